@@ -1,0 +1,3 @@
+//! Group commit.
+#[derive(Debug)]
+pub(crate) struct Doubt {}

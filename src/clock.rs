@@ -1,0 +1,129 @@
+//! Where the crate takes its time from.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures_core::future::BoxFuture;
+use tokio::sync::watch;
+
+/// A source of time: the machine's, or a test's.
+///
+/// Leases, retries and timers run on [`now`](Clock::now), which never goes back. The wall clock is
+/// only written beside messages and shown; no promise rests on it.
+pub trait Clock: fmt::Debug + Send + Sync + 'static {
+    /// Monotonic time since a fixed moment that the clock chooses.
+    fn now(&self) -> Duration;
+
+    /// The wall clock.
+    fn wall(&self) -> SystemTime;
+
+    /// Resolves once [`now`](Clock::now) has reached `deadline`.
+    fn sleep_until(&self, deadline: Duration) -> BoxFuture<'static, ()>;
+}
+
+/// The machine's clocks, with tokio's timers. The default.
+#[derive(Debug, Clone)]
+pub struct SystemClock {
+    origin: tokio::time::Instant,
+}
+
+impl SystemClock {
+    /// A clock that starts now.
+    #[allow(clippy::disallowed_methods, reason = "this is the clock")]
+    pub fn new() -> Self {
+        Self {
+            origin: tokio::time::Instant::now(),
+        }
+    }
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Duration {
+        self.origin.elapsed()
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "this is the clock")]
+    fn wall(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    fn sleep_until(&self, deadline: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep_until(self.origin + deadline))
+    }
+}
+
+/// A clock that stands still until a test moves it.
+///
+/// Tokio's paused time fires every deadline while a thread or a socket works; this one does not, so
+/// it serves every storage. Clones share the time.
+#[derive(Debug, Clone)]
+pub struct ManualClock {
+    elapsed: Arc<watch::Sender<Duration>>,
+}
+
+impl ManualClock {
+    /// A clock that stands at zero; its wall clock starts at the Unix epoch plus one day.
+    pub fn new() -> Self {
+        Self {
+            elapsed: Arc::new(watch::Sender::new(Duration::ZERO)),
+        }
+    }
+
+    /// Lets `duration` pass, and wakes whoever slept for it.
+    pub fn advance(&self, duration: Duration) {
+        self.elapsed.send_modify(|elapsed| *elapsed += duration);
+    }
+}
+
+impl Default for ManualClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Duration {
+        *self.elapsed.borrow()
+    }
+
+    fn wall(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(86_400) + self.now()
+    }
+
+    fn sleep_until(&self, deadline: Duration) -> BoxFuture<'static, ()> {
+        let mut elapsed = self.elapsed.subscribe();
+        Box::pin(async move {
+            if elapsed.wait_for(|now| *now >= deadline).await.is_err() {
+                // The clock is gone: its time never comes.
+                std::future::pending::<()>().await;
+            }
+        })
+    }
+}
+
+/// Microseconds since the Unix epoch, negative before it; the ends of the range for what lies
+/// outside of it.
+pub(crate) fn to_micros(time: SystemTime) -> i64 {
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(after) => i64::try_from(after.as_micros()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_micros()).map_or(i64::MIN, |us| -us),
+    }
+}
+
+/// The time that [`to_micros`] gave.
+pub(crate) fn from_micros(micros: i64) -> SystemTime {
+    let distance = Duration::from_micros(micros.unsigned_abs());
+    let time = if micros < 0 {
+        SystemTime::UNIX_EPOCH.checked_sub(distance)
+    } else {
+        SystemTime::UNIX_EPOCH.checked_add(distance)
+    };
+    time.unwrap_or(SystemTime::UNIX_EPOCH)
+}

@@ -1,0 +1,4 @@
+//! What a consumer gets.
+/// A commit handle.
+#[derive(Debug)]
+pub struct Commit {}

@@ -1,0 +1,353 @@
+//! The driver interface: what a storage has to do.
+//!
+//! Applications need nothing of this. Authors of a storage implement [`Storage`] and run the same
+//! conformance suite as the storages of this crate (feature `conformance`).
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures_core::future::BoxFuture;
+use futures_core::stream::BoxStream;
+
+pub use crate::name::Name;
+pub use crate::ranges::{Progress, Ranges};
+pub use records::{Records, RecordsBuilder};
+
+use crate::error::Result;
+
+pub(crate) mod memory;
+mod records;
+#[cfg(feature = "redb")]
+pub(crate) mod redb;
+
+/// An append-only log with consumer groups, inside some database.
+///
+/// # Contract
+///
+/// **Calls.** Each call is atomic: it is applied as a whole or not at all, and once it answered Ok
+/// it is as durable as the storage can make it. Each call runs to its end even if its future is
+/// dropped after the first poll: the work belongs to a task, a thread or a server, not to the
+/// future. Calls may come from many tasks at once. An error of kind
+/// [`Unavailable`](crate::ErrorKind::Unavailable) may be tried again; one that may have been
+/// applied all the same says so ([`Error::with_doubt`](crate::Error::with_doubt)). A storage does
+/// not retry inside: the budget is the user's.
+///
+/// **Log.** The offsets of a partition are 0, 1, 2 … without gaps, in the order of the log. If an
+/// offset is visible to a read, all below it are. All rows of one append become visible together.
+/// The time of an append never goes back within a partition.
+///
+/// **Ids.** An append whose id is already in the log changes nothing and answers the offsets given
+/// then, *before* any look at leases. Ids are remembered for at least the last thousand appends,
+/// and across a restart. An id that [`settle`](Storage::settle) found absent is refused for ever.
+///
+/// **Leases.** The lease of a group and partition is free or has an owner; its epoch grows with
+/// each change of owner, and its generation with each write of the owner. A write that names
+/// another owner or epoch than the current one is refused as
+/// [`Fenced`](crate::ErrorKind::Fenced), whatever any clock says. Time never ends a lease by
+/// itself: a standby that saw epoch and generation stand still claims over them.
+///
+/// **Progress.** What a group has done only grows: commits are merged into what is stored, never
+/// put in its place.
+///
+/// **Notifications.** After an append or a release became visible, every subscriber is told, soon
+/// and at best effort. A subscriber that may have missed something is told that it did.
+pub trait Storage: fmt::Debug + Send + Sync + 'static {
+    /// Creates a stream with so many partitions, or with one, unless it is there; gives the
+    /// settings of the one that is there now.
+    fn create_stream<'a>(
+        &'a self,
+        stream: &'a Name,
+        partitions: Option<u32>,
+    ) -> BoxFuture<'a, Result<StreamSettings>>;
+
+    /// Appends rows, and writes the commits that go along, all or nothing.
+    ///
+    /// Order inside: look for the id; check the leases of the commits; write. Rows go to distinct
+    /// partitions. A commit counts as a write of the owner, as in [`commit`](Storage::commit).
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](crate::ErrorKind::NotFound) if a stream or partition is not there.
+    fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<Appended>>;
+
+    /// Finds out whether the append with this id is in the log, and gives the base offset of each
+    /// of its rows. If it is not, it is refused from now on, so that it can never land later.
+    fn settle(&self, append: Arc<Append>) -> BoxFuture<'_, Result<Option<Vec<u64>>>>;
+
+    /// Reads whole batches, the first of which contains the offset `from`, or begins at the start
+    /// of the log where that is later. At least one batch if there is one, and no more once they
+    /// reach `max_bytes`.
+    fn read(&self, read: Read) -> BoxFuture<'_, Result<Fetched>>;
+
+    /// Where the log of each of these partitions starts and ends, in one call.
+    fn bounds<'a>(&'a self, partitions: &'a [Partition]) -> BoxFuture<'a, Result<Vec<Range<u64>>>>;
+
+    /// Makes the group known, with its position at `start`, unless it is known already.
+    fn create_group<'a>(&'a self, group: &'a Group, start: Start) -> BoxFuture<'a, Result<()>>;
+
+    /// How these groups stand, in one call; `None` for one that is not known.
+    fn observe<'a>(&'a self, groups: &'a [Group])
+    -> BoxFuture<'a, Result<Vec<Option<GroupState>>>>;
+
+    /// Claims the lease of a group, and says how the group stands then: the claim succeeded if
+    /// the owner is the one of the claim.
+    ///
+    /// It succeeds if the lease is free, is already this owner's (an answer got lost), or if epoch
+    /// and generation are those named by [`over`](Claim::over). Success is a new epoch, except for
+    /// the owner that had it. Taken over from another owner, the first message that is not done
+    /// gets one attempt more.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](crate::ErrorKind::NotFound) if the group is not known.
+    fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<GroupState>>;
+
+    /// Adds to what the group has done, and gives all that it has done since. With nothing to add
+    /// it renews the lease: a new generation.
+    ///
+    /// # Errors
+    ///
+    /// [`Fenced`](crate::ErrorKind::Fenced) if the lease is no longer this one.
+    fn commit<'a>(&'a self, lease: &'a Lease, done: &'a Ranges) -> BoxFuture<'a, Result<Progress>>;
+
+    /// Gives the lease back, so that the next claim succeeds at once. Ok as well if it is no
+    /// longer this one.
+    fn release<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<()>>;
+
+    /// Deletes whole batches that end at or before the offset `before`, and gives the new start of
+    /// the log. Offsets are never used again.
+    fn trim<'a>(&'a self, partition: &'a Partition, before: u64) -> BoxFuture<'a, Result<u64>>;
+
+    /// What happens in the storage from now on. Ends when the storage is closed; the subscription
+    /// holds no storage open.
+    fn notifications(&self) -> BoxStream<'static, Notification>;
+
+    /// How often to look for what notifications may have missed without saying so; `None` if that
+    /// cannot happen.
+    fn poll_interval(&self) -> Option<Duration>;
+
+    /// Finishes what is under way and lets go of files and connections. Calls that come later
+    /// fail as [`Closed`](crate::ErrorKind::Closed).
+    fn close(&self) -> BoxFuture<'_, Result<()>>;
+}
+
+/// A unique id: 128 bits, of which the first 48 are milliseconds of the wall clock (UUID version
+/// 7, RFC 9562), so that ids made later are mostly greater.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Id(pub u128);
+
+impl Id {
+    /// A new id.
+    pub fn random() -> Self {
+        Self(uuid::Uuid::now_v7().as_u128())
+    }
+}
+
+impl fmt::Debug for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// One partition of a stream.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Partition {
+    /// The stream.
+    pub stream: Name,
+    /// The partition, counted from 0.
+    pub index: u32,
+}
+
+impl fmt::Display for Partition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.stream, self.index)
+    }
+}
+
+/// A consumer group at one partition.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Group {
+    /// What it consumes.
+    pub partition: Partition,
+    /// Its name.
+    pub name: Name,
+}
+
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "group {} of {}", self.name, self.partition)
+    }
+}
+
+/// What a stream was created with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StreamSettings {
+    /// The number of partitions.
+    pub partitions: u32,
+}
+
+impl StreamSettings {
+    /// A stream with so many partitions.
+    pub const fn new(partitions: u32) -> Self {
+        Self { partitions }
+    }
+}
+
+/// The right to consume a partition for a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// The group.
+    pub group: Group,
+    /// Who has it.
+    pub owner: Id,
+    /// Grows with each change of owner; the first is 1.
+    pub epoch: u64,
+}
+
+/// What is appended in one piece.
+#[derive(Debug)]
+pub struct Append {
+    /// Tells this append from all others; a retry has the same.
+    pub id: Id,
+    /// At most one row a partition.
+    pub rows: Vec<Row>,
+    /// At most one a lease.
+    pub commits: Vec<(Lease, Ranges)>,
+}
+
+/// One batch for one partition.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// Where it goes.
+    pub partition: Partition,
+    /// The messages.
+    pub records: Records,
+}
+
+/// The answer to an [`Append`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Appended {
+    /// It is in the log: the offset of the first message of each row.
+    Written(Vec<u64>),
+    /// Nothing was written: these of its commits (by index) name leases that were lost.
+    Fenced(Vec<usize>),
+    /// Nothing was written: [`settle`](Storage::settle) refused this id.
+    Refused,
+}
+
+/// What to read.
+#[derive(Debug, Clone)]
+pub struct Read {
+    /// Where.
+    pub partition: Partition,
+    /// The first offset.
+    pub from: u64,
+    /// Stop once the batches reach this size, in bytes.
+    pub max_bytes: usize,
+    /// Look at the lease of this group as well.
+    pub group: Option<Name>,
+}
+
+/// What was read.
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    /// The batches, in order, without gaps.
+    pub batches: Vec<StoredBatch>,
+    /// Where the log starts and ends (the next offset), at the moment of the read.
+    pub bounds: Range<u64>,
+    /// The epoch of the group that the read named; 0 if it has none yet.
+    pub epoch: u64,
+}
+
+/// A batch in the log.
+#[derive(Debug, Clone)]
+pub struct StoredBatch {
+    /// The offset of its first message.
+    pub base_offset: u64,
+    /// When it was appended, by the storage's wall clock.
+    pub appended_at: SystemTime,
+    /// The messages.
+    pub records: Records,
+}
+
+impl StoredBatch {
+    /// Its offsets.
+    pub fn offsets(&self) -> Range<u64> {
+        self.base_offset..self.base_offset + u64::from(self.records.len())
+    }
+}
+
+/// A claim of a lease.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// The group.
+    pub group: Group,
+    /// Who wants it: a random id, new for each claim that succeeded.
+    pub owner: Id,
+    /// The epoch and generation that stood still for a whole lease, or whose owner is dead.
+    pub over: Option<(u64, u64)>,
+}
+
+/// How a group stands in a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupState {
+    /// Who has the lease, if it is not free.
+    pub owner: Option<Id>,
+    /// Whether the owner is known to be dead. `false` is unknown, not alive.
+    pub owner_dead: bool,
+    /// The epoch of the last owner; 0 before the first.
+    pub epoch: u64,
+    /// The number of writes of all owners, claims and releases too.
+    pub generation: u64,
+    /// What is done.
+    pub progress: Progress,
+    /// Messages that were begun and not done when a lease was taken over: offset, and how often.
+    pub attempts: Vec<(u64, u32)>,
+    /// Where the log of the partition starts and ends.
+    pub bounds: Range<u64>,
+}
+
+impl GroupState {
+    /// Whether a message waits to be done.
+    pub fn is_pending(&self) -> bool {
+        let beyond = self.bounds.end.saturating_sub(self.progress.position());
+        beyond > self.progress.acked().count()
+    }
+}
+
+/// Where a new group begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Start {
+    /// At the first message that is still in the log.
+    #[default]
+    Earliest,
+    /// At the first message that is appended after the group was made.
+    Latest,
+    /// At this offset; the group waits if the log is not so far yet.
+    Offset(u64),
+    /// At the first batch that was appended at this time or later, by the storage's clock; at
+    /// the end if there is none.
+    Time(SystemTime),
+}
+
+/// Something happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Notification {
+    /// Messages were appended; the log ends here now.
+    Appended(Partition, u64),
+    /// A lease of this partition was given back.
+    Released(Partition),
+    /// Anything may have happened: look at everything.
+    Missed,
+}

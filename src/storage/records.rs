@@ -1,0 +1,411 @@
+//! A batch as a storage keeps it: columns, not rows.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes};
+
+use crate::clock::{from_micros, to_micros};
+use crate::error::{Error, ErrorKind, Result};
+use crate::headers::Headers;
+use crate::message::Message;
+
+/// The messages of one batch in one partition: all bodies in one piece, and where to cut.
+///
+/// Immutable and cheap to clone. Messages taken out are slices of it: nothing is copied. Keys,
+/// headers and timestamps stand in a second column of the same shape, which a batch without any
+/// does not have.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Records(Arc<Columns>);
+
+#[derive(PartialEq, Eq)]
+struct Columns {
+    bodies: Column,
+    attributes: Option<Column>,
+}
+
+/// Values one after the other, and the end of each.
+#[derive(Default, PartialEq, Eq)]
+struct Column {
+    ends: Vec<u32>,
+    bytes: Bytes,
+}
+
+impl Column {
+    fn slice(&self, index: usize) -> Bytes {
+        let start = if index == 0 { 0 } else { self.ends[index - 1] };
+        self.bytes.slice(start as usize..self.ends[index] as usize)
+    }
+
+    fn encoded_len(&self) -> usize {
+        size_of::<u32>() * (1 + self.ends.len()) + self.bytes.len()
+    }
+
+    /// The length of the bytes, the ends, the bytes.
+    fn encode(&self, mut out: &mut [u8]) {
+        out.put_u32_le(self.bytes.len() as u32);
+        for end in &self.ends {
+            out.put_u32_le(*end);
+        }
+        out.put_slice(&self.bytes);
+    }
+
+    /// The column at the start of `encoded`, and how long it was.
+    fn decode(encoded: &Bytes, count: usize) -> Option<(Self, usize)> {
+        let (len, rest) = encoded.split_first_chunk::<4>()?;
+        let len = u32::from_le_bytes(*len) as usize;
+        let (ends, rest) = rest.split_at_checked(count.checked_mul(size_of::<u32>())?)?;
+        let ends: Vec<u32> = ends
+            .as_chunks::<4>()
+            .0
+            .iter()
+            .map(|end| u32::from_le_bytes(*end))
+            .collect();
+        let sorted = ends.is_sorted() && ends.last().map_or(0, |end| *end as usize) == len;
+        if !sorted || rest.len() < len {
+            return None;
+        }
+        let start = encoded.len() - rest.len();
+        let bytes = encoded.slice(start..start + len);
+        Some((Self { ends, bytes }, start + len))
+    }
+}
+
+const HAS_ATTRIBUTES: u8 = 1;
+
+impl Records {
+    /// The number of messages; at least one.
+    #[allow(clippy::len_without_is_empty, reason = "a batch is never empty")]
+    pub fn len(&self) -> u32 {
+        self.0.bodies.ends.len() as u32
+    }
+
+    /// The message at `index`, counted from 0.
+    ///
+    /// # Panics
+    ///
+    /// If there are not so many.
+    pub fn message(&self, index: u32) -> Message {
+        let index = index as usize;
+        let body = self.0.bodies.slice(index);
+        let Some(attributes) = &self.0.attributes else {
+            return Message::new(body);
+        };
+        let attributes = Attributes::decode(attributes.slice(index)).unwrap_or_default();
+        Message::stored(
+            body,
+            attributes.key,
+            attributes.headers,
+            attributes.timestamp.map(from_micros),
+        )
+    }
+
+    /// All bodies, one after the other.
+    pub fn bodies(&self) -> &Bytes {
+        &self.0.bodies.bytes
+    }
+
+    /// Where each body ends in [`bodies`](Self::bodies), in bytes.
+    pub fn ends(&self) -> &[u32] {
+        &self.0.bodies.ends
+    }
+
+    /// Its size in memory, in bytes; nearly that of its encoding.
+    pub fn size(&self) -> usize {
+        self.encoded_len()
+    }
+
+    /// The length of what [`encode`](Self::encode) writes, in bytes.
+    pub fn encoded_len(&self) -> usize {
+        let attributes = self.0.attributes.as_ref().map_or(0, Column::encoded_len);
+        1 + size_of::<u32>() + self.0.bodies.encoded_len() + attributes
+    }
+
+    /// Writes the batch as one value, for storages that keep values: the number of messages, and
+    /// the columns. Little endian, without a checksum.
+    ///
+    /// # Panics
+    ///
+    /// If `out` is not [`encoded_len`](Self::encoded_len) bytes long.
+    pub fn encode(&self, out: &mut [u8]) {
+        assert_eq!(out.len(), self.encoded_len(), "the buffer has another size");
+        let (head, rest) = out.split_at_mut(1 + size_of::<u32>());
+        head[0] = if self.0.attributes.is_some() {
+            HAS_ATTRIBUTES
+        } else {
+            0
+        };
+        head[1..].copy_from_slice(&self.len().to_le_bytes());
+        let (bodies, attributes) = rest.split_at_mut(self.0.bodies.encoded_len());
+        self.0.bodies.encode(bodies);
+        if let Some(column) = &self.0.attributes {
+            column.encode(attributes);
+        }
+    }
+
+    /// Reads what [`encode`](Self::encode) wrote. The messages are slices of `encoded`.
+    ///
+    /// # Errors
+    ///
+    /// [`Data`](ErrorKind::Data) if that is not what it wrote.
+    pub fn decode(encoded: &Bytes) -> Result<Self> {
+        Self::try_decode(encoded)
+            .ok_or_else(|| Error::new(ErrorKind::Data, "a stored batch of messages is damaged"))
+    }
+
+    fn try_decode(encoded: &Bytes) -> Option<Self> {
+        let (flags, rest) = encoded.split_first_chunk::<1>()?;
+        let (count, _) = rest.split_first_chunk::<4>()?;
+        let count = u32::from_le_bytes(*count) as usize;
+        if count == 0 || flags[0] & !HAS_ATTRIBUTES != 0 {
+            return None;
+        }
+        let rest = encoded.slice(1 + size_of::<u32>()..);
+        let (bodies, len) = Column::decode(&rest, count)?;
+        let rest = rest.slice(len..);
+        let (attributes, len) = if flags[0] & HAS_ATTRIBUTES != 0 {
+            let (column, len) = Column::decode(&rest, count)?;
+            for index in 0..count {
+                Attributes::decode(column.slice(index))?;
+            }
+            (Some(column), len)
+        } else {
+            (None, 0)
+        };
+        (len == rest.len()).then(|| Self(Arc::new(Columns { bodies, attributes })))
+    }
+}
+
+impl fmt::Debug for Records {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Records")
+            .field("messages", &self.len())
+            .field("bytes", &self.size())
+            .finish()
+    }
+}
+
+/// What a message has besides its body.
+#[derive(Default)]
+struct Attributes {
+    key: Option<Bytes>,
+    timestamp: Option<i64>,
+    headers: Headers,
+}
+
+const HAS_KEY: u8 = 1;
+const HAS_TIMESTAMP: u8 = 2;
+
+impl Attributes {
+    fn encode(message: &Message, out: &mut Vec<u8>) {
+        let timestamp = message.timestamp().map(to_micros);
+        if message.key().is_none() && timestamp.is_none() && message.headers().is_empty() {
+            return;
+        }
+        let mut flags = 0;
+        if message.key().is_some() {
+            flags |= HAS_KEY;
+        }
+        if timestamp.is_some() {
+            flags |= HAS_TIMESTAMP;
+        }
+        out.put_u8(flags);
+        if let Some(micros) = timestamp {
+            out.put_i64_le(micros);
+        }
+        if let Some(key) = message.key() {
+            out.put_u32_le(key.len() as u32);
+            out.put_slice(key);
+        }
+        out.put_slice(message.headers().encoded());
+    }
+
+    fn decode(encoded: Bytes) -> Option<Self> {
+        let mut attributes = Self::default();
+        if encoded.is_empty() {
+            return Some(attributes);
+        }
+        let flags = encoded[0];
+        if flags & !(HAS_KEY | HAS_TIMESTAMP) != 0 {
+            return None;
+        }
+        let mut rest = encoded.slice(1..);
+        if flags & HAS_TIMESTAMP != 0 {
+            let micros = *rest.first_chunk::<8>()?;
+            attributes.timestamp = Some(i64::from_le_bytes(micros));
+            rest = rest.slice(8..);
+        }
+        if flags & HAS_KEY != 0 {
+            let len = u32::from_le_bytes(*rest.first_chunk::<4>()?) as usize;
+            let end = 4usize.checked_add(len).filter(|end| *end <= rest.len())?;
+            attributes.key = Some(rest.slice(4..end));
+            rest = rest.slice(end..);
+        }
+        attributes.headers = Headers::decode(rest).ok()?;
+        Some(attributes)
+    }
+}
+
+/// Gathers messages into [`Records`].
+#[derive(Debug, Default)]
+pub struct RecordsBuilder {
+    body_ends: Vec<u32>,
+    bodies: Vec<u8>,
+    attribute_ends: Vec<u32>,
+    attributes: Vec<u8>,
+}
+
+impl RecordsBuilder {
+    /// Adds a message, and gives its index.
+    ///
+    /// # Panics
+    ///
+    /// If the batch grows over 4 GiB; the limits of messages and appends are far below.
+    pub fn push(&mut self, message: &Message) -> u32 {
+        self.bodies.extend_from_slice(message.body());
+        let end = u32::try_from(self.bodies.len()).expect("a batch under 4 GiB");
+        self.body_ends.push(end);
+        Attributes::encode(message, &mut self.attributes);
+        if !self.attributes.is_empty() {
+            let end = u32::try_from(self.attributes.len()).expect("a batch under 4 GiB");
+            // Those before the first message with attributes have empty ones.
+            self.attribute_ends.resize(self.body_ends.len() - 1, 0);
+            self.attribute_ends.push(end);
+        }
+        self.body_ends.len() as u32 - 1
+    }
+
+    /// The number of messages so far.
+    pub fn len(&self) -> u32 {
+        self.body_ends.len() as u32
+    }
+
+    /// Whether there is none yet.
+    pub fn is_empty(&self) -> bool {
+        self.body_ends.is_empty()
+    }
+
+    /// The batch; `None` if it has no messages.
+    pub fn build(self) -> Option<Records> {
+        if self.body_ends.is_empty() {
+            return None;
+        }
+        let attributes = (!self.attributes.is_empty()).then(|| Column {
+            ends: self.attribute_ends,
+            bytes: self.attributes.into(),
+        });
+        Some(Records(Arc::new(Columns {
+            bodies: Column {
+                ends: self.body_ends,
+                bytes: self.bodies.into(),
+            },
+            attributes,
+        })))
+    }
+}
+
+impl<'a> FromIterator<&'a Message> for RecordsBuilder {
+    fn from_iter<I: IntoIterator<Item = &'a Message>>(messages: I) -> Self {
+        let mut builder = Self::default();
+        for message in messages {
+            builder.push(message);
+        }
+        builder
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bytes() -> impl Strategy<Value = Bytes> {
+        prop::collection::vec(any::<u8>(), 0..20).prop_map(Bytes::from)
+    }
+
+    fn message() -> impl Strategy<Value = Message> {
+        let headers = prop::collection::vec(("[a-z]{1,8}", bytes()), 0..3);
+        let micros = prop::option::of(-1_000_000i64..2_000_000);
+        (bytes(), prop::option::of(bytes()), headers, micros).prop_map(
+            |(body, key, headers, micros)| {
+                let mut message = Message::new(body);
+                if let Some(key) = key {
+                    message = message.with_key(key);
+                }
+                for (name, value) in headers {
+                    message = message.with_header(&name, value).unwrap();
+                }
+                match micros {
+                    Some(micros) => message.with_timestamp(from_micros(micros)),
+                    None => message,
+                }
+            },
+        )
+    }
+
+    fn same(a: &Message, b: &Message) -> bool {
+        (a.body(), a.key(), a.headers(), a.timestamp())
+            == (b.body(), b.key(), b.headers(), b.timestamp())
+    }
+
+    fn encode(records: &Records) -> Vec<u8> {
+        let mut encoded = vec![0; records.encoded_len()];
+        records.encode(&mut encoded);
+        encoded
+    }
+
+    proptest! {
+        #[test]
+        fn what_goes_in_comes_out(messages in prop::collection::vec(message(), 1..20)) {
+            let records = messages.iter().collect::<RecordsBuilder>().build().unwrap();
+            let decoded = Records::decode(&encode(&records).into()).unwrap();
+            prop_assert!(records == decoded);
+            prop_assert_eq!(decoded.len() as usize, messages.len());
+            for (index, message) in messages.iter().enumerate() {
+                prop_assert!(same(message, &decoded.message(index as u32)), "{}", index);
+            }
+        }
+
+        #[test]
+        fn damaged_batches_are_errors_and_never_panics(
+            messages in prop::collection::vec(message(), 1..5),
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut encoded = encode(&messages.iter().collect::<RecordsBuilder>().build().unwrap());
+            for (at, byte) in damage {
+                let at = at.index(encoded.len());
+                encoded[at] = byte;
+            }
+            for encoded in [encoded.clone(), encoded[..cut.index(encoded.len())].to_vec()] {
+                if let Ok(records) = Records::decode(&encoded.into()) {
+                    for index in 0..records.len() {
+                        records.message(index);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn plain_messages_have_no_attributes() {
+        let plain = [Message::new("a"), Message::new("bc"), Message::new("")];
+        let records = plain.iter().collect::<RecordsBuilder>().build().unwrap();
+        assert!(records.0.attributes.is_none());
+        assert_eq!(
+            (&records.bodies()[..], records.ends()),
+            (&b"abc"[..], &[1, 3, 3][..])
+        );
+        let late = [
+            Message::new("a"),
+            Message::new("b").with_timestamp(SystemTime::UNIX_EPOCH + Duration::from_micros(7)),
+        ];
+        let records = late.iter().collect::<RecordsBuilder>().build().unwrap();
+        assert_eq!(records.message(0).timestamp(), None);
+        assert_eq!(records.message(1).timestamp(), late[1].timestamp());
+        assert!(RecordsBuilder::default().build().is_none());
+    }
+}
