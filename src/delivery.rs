@@ -1,4 +1,283 @@
-//! What a consumer gets.
-/// A commit handle.
+//! What a consumer gets, and the handle to say what became of it.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+
+use crate::consumer::{Round, Session};
+use crate::error::Result;
+use crate::headers::Headers;
+use crate::message::Message;
+use crate::storage::Storage;
+
+/// A message as a consumer gets it, with its place in the log and its commit handle.
+///
+/// Every verdict takes the delivery by value, so that `try_for_each_concurrent(64,
+/// Delivery::commit)` compiles. Dropping it commits nothing: if later ones are committed one by
+/// one, it is delivered again after a while.
+pub struct Delivery {
+    message: Message,
+    appended_at: SystemTime,
+    attempt: u32,
+    commit: Commit,
+}
+
+impl Delivery {
+    pub(crate) fn new(
+        message: Message,
+        appended_at: SystemTime,
+        attempt: u32,
+        session: Arc<Session>,
+        offset: u64,
+    ) -> Self {
+        Self {
+            message,
+            appended_at,
+            attempt,
+            commit: Commit {
+                session: Some(session),
+                offset,
+            },
+        }
+    }
+
+    /// The stream that it comes from.
+    pub fn stream(&self) -> &str {
+        self.commit.stream()
+    }
+
+    /// The partition of the stream, counted from 0.
+    pub fn partition(&self) -> u32 {
+        self.commit.partition()
+    }
+
+    /// Its place in the partition: 0, 1, 2 … without gaps.
+    pub fn offset(&self) -> u64 {
+        self.commit.offset
+    }
+
+    /// When it happened, if the producer said so; when it was appended otherwise.
+    pub fn timestamp(&self) -> SystemTime {
+        self.message.timestamp().unwrap_or(self.appended_at)
+    }
+
+    /// 1 the first time; more if it was begun before and not done.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// The epoch of the lease under which it was delivered. It grows with each change of owner, so
+    /// it is the fencing token for systems outside of the storage: what comes with a smaller one
+    /// than was seen before comes from an owner that was replaced.
+    pub fn epoch(&self) -> u64 {
+        self.commit.epoch()
+    }
+
+    /// The body.
+    pub fn body(&self) -> &Bytes {
+        self.message.body()
+    }
+
+    /// The key, if it has one.
+    pub fn key(&self) -> Option<&Bytes> {
+        self.message.key()
+    }
+
+    /// The headers.
+    pub fn headers(&self) -> &Headers {
+        self.message.headers()
+    }
+
+    /// The message.
+    pub fn message(&self) -> &Message {
+        &self.message
+    }
+
+    /// This delivery is done: see [`Commit::commit`].
+    pub fn commit(self) -> Committing {
+        self.commit.commit()
+    }
+
+    /// This delivery and all before it are done: see [`Commit::commit_through`].
+    pub fn commit_through(self) -> Committing {
+        self.commit.commit_through()
+    }
+
+    /// This delivery is done; written soon: see [`Commit::ack`].
+    pub fn ack(self) {
+        self.commit.ack();
+    }
+
+    /// The message, and the handle on its own. The handle outlives the consumer.
+    pub fn into_parts(self) -> (Message, Commit) {
+        (self.message, self.commit)
+    }
+
+    /// The message, with the commit riding in it: the producer that writes the message writes the
+    /// commit too, in the same transaction if the storage is the same (exactly once), right after
+    /// it otherwise (at least once).
+    ///
+    /// The stream is unset, or it would go back to where it came from; key, headers and timestamp
+    /// stay.
+    pub fn into_message(self) -> Message {
+        let Self {
+            mut message,
+            commit,
+            ..
+        } = self;
+        message.attach(commit);
+        message
+    }
+}
+
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery")
+            .field("stream", &self.stream())
+            .field("partition", &self.partition())
+            .field("offset", &self.offset())
+            .field("attempt", &self.attempt)
+            .field("message", &self.message)
+            .finish()
+    }
+}
+
+/// The right to say that a delivery is done. It has one owner, and travels on its own.
+pub struct Commit {
+    // None once there was a verdict.
+    session: Option<Arc<Session>>,
+    offset: u64,
+}
+
+impl Commit {
+    /// Done. Resolves with Ok once that is durable: the message reaches the group no more.
+    ///
+    /// In whatever order: what lies beyond the position of the group is kept with it. Commits that
+    /// are made while a write is under way share the next one.
+    ///
+    /// # Errors
+    ///
+    /// [`Fenced`](crate::ErrorKind::Fenced): the lease was lost; the message reaches the group
+    /// again. [`Unavailable`](crate::ErrorKind::Unavailable): it could not be written within the
+    /// budget of [`Options::retry_for`](crate::Options::retry_for); it stays recorded and goes with
+    /// the next write.
+    ///
+    /// # Cancel safety
+    ///
+    /// Written even if the future is dropped after its first poll; before, it is a handle that was
+    /// dropped.
+    pub fn commit(self) -> Committing {
+        let done = self.offset..self.offset + 1;
+        Committing(State::New(self, done))
+    }
+
+    /// This one and all before it in the partition are done. Otherwise as
+    /// [`commit`](Self::commit).
+    pub fn commit_through(self) -> Committing {
+        let done = 0..self.offset + 1;
+        Committing(State::New(self, done))
+    }
+
+    /// Done; written in the background within about 50 ms, and at shutdown. Never blocks and never
+    /// fails: if the lease was lost, the message reaches the group again.
+    pub fn ack(mut self) {
+        if let Some(session) = self.session.take() {
+            session.ack(self.offset);
+        }
+    }
+
+    /// The stream that the delivery came from.
+    pub fn stream(&self) -> &str {
+        self.session().lease().group.partition.stream.as_str()
+    }
+
+    /// The partition, counted from 0.
+    pub fn partition(&self) -> u32 {
+        self.session().lease().group.partition.index
+    }
+
+    /// The offset.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The epoch: see [`Delivery::epoch`].
+    pub fn epoch(&self) -> u64 {
+        self.session().lease().epoch
+    }
+
+    #[allow(clippy::expect_used, reason = "taken only by calls that consume the handle")]
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        self.session.as_ref().expect("a handle without a verdict")
+    }
+
+    /// The message that it rode in is written.
+    pub(crate) fn rode(mut self, storage: &Arc<dyn Storage>) {
+        let Some(session) = self.session.take() else {
+            return;
+        };
+        if session.is_of(storage) {
+            session.rode(self.offset);
+        } else {
+            // Written first, committed after.
+            session.commit(self.offset..self.offset + 1);
+        }
+    }
+}
+
+impl Drop for Commit {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.take() {
+            session.dropped(self.offset);
+        }
+    }
+}
+
+impl fmt::Debug for Commit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("Commit");
+        if let Some(session) = &self.session {
+            out.field("lease", session.lease());
+        }
+        out.field("offset", &self.offset).finish()
+    }
+}
+
+/// A commit under way. It holds no lock and no connection: the write belongs to a task.
 #[derive(Debug)]
-pub struct Commit {}
+#[must_use = "a commit is written once it was polled: await it, or use ack"]
+pub struct Committing(State);
+
+#[derive(Debug)]
+enum State {
+    New(Commit, std::ops::Range<u64>),
+    Waiting(Arc<Round>, Option<usize>),
+    Over,
+}
+
+impl Future for Committing {
+    type Output = Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        if let State::New(commit, done) = &mut self.0 {
+            let done = done.clone();
+            self.0 = match commit.session.take() {
+                Some(session) => State::Waiting(session.commit(done), None),
+                None => State::Over,
+            };
+        }
+        let State::Waiting(round, slot) = &mut self.0 else {
+            panic!("a commit was polled after it was over");
+        };
+        let result = round.poll(slot, cx);
+        if result.is_ready() {
+            self.0 = State::Over;
+        }
+        result
+    }
+}

@@ -1,1 +1,217 @@
 //! Everything in memory.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use futures_core::future::BoxFuture;
+use futures_core::stream::BoxStream;
+
+use super::group::{closed, fenced, no_group};
+use super::notify::Notifier;
+use super::{
+    Append, Appended, Claim, Fetched, Group, GroupState, Id, Lease, Name, Notification, Partition,
+    Progress, Ranges, Read, Start, Storage, StreamSettings,
+};
+use crate::clock::Clock;
+use crate::error::Result;
+use state::State;
+
+mod log;
+mod state;
+
+const DEFAULT_MAX_BYTES: usize = 256 * 1024 * 1024;
+
+/// A storage in memory: for tests, and as a bus inside a process.
+///
+/// It keeps every promise but the one to survive the process. It is bounded by retention: once it
+/// is full it lets go of the oldest batches that every group of their partition has done (of all
+/// batches, in a partition without groups). If that does not free enough, an append fails as
+/// [`Unavailable`](crate::ErrorKind::Unavailable) and names the group that is behind: no message
+/// that a group has not done is ever lost.
+///
+/// Its calls are synchronous inside: their futures are ready at the first poll.
+pub struct MemoryStorage {
+    clock: Arc<dyn Clock>,
+    /// `None` once it is closed.
+    state: Mutex<Option<State>>,
+    notifier: Notifier,
+}
+
+impl MemoryStorage {
+    /// An empty storage of at most 256 MiB.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            clock,
+            state: Mutex::new(Some(State::new(DEFAULT_MAX_BYTES))),
+            notifier: Notifier::new(),
+        }
+    }
+
+    /// Sets how much the batches may take together, in bytes.
+    #[must_use]
+    pub fn with_max_bytes(self, max_bytes: usize) -> Self {
+        if let Some(state) = self.lock().as_mut() {
+            state.max_bytes = max_bytes;
+        }
+        self
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<State>> {
+        self.state.lock().expect("nothing panics under this lock")
+    }
+
+    /// Runs `work`, on the first poll of the future.
+    fn call<'a, T: Send + 'a>(
+        &'a self,
+        work: impl FnOnce(&mut State) -> Result<T> + Send + 'a,
+    ) -> BoxFuture<'a, Result<T>> {
+        Box::pin(async move { work(self.lock().as_mut().ok_or_else(closed)?) })
+    }
+}
+
+impl fmt::Debug for MemoryStorage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStorage").finish_non_exhaustive()
+    }
+}
+
+impl Storage for MemoryStorage {
+    fn create_stream<'a>(
+        &'a self,
+        stream: &'a Name,
+        partitions: Option<u32>,
+    ) -> BoxFuture<'a, Result<StreamSettings>> {
+        self.call(move |state| state.create_stream(stream, partitions))
+    }
+
+    fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<Appended>> {
+        Box::pin(async move {
+            let wall = self.clock.wall();
+            let (appended, new) = self
+                .lock()
+                .as_mut()
+                .ok_or_else(closed)?
+                .append(&append, wall)?;
+            if new && let Appended::Written(bases) = &appended {
+                let rows = append.rows.iter().zip(bases);
+                self.notifier.send(rows.map(|(row, base)| {
+                    let end = base + u64::from(row.records.len());
+                    Notification::Appended(row.partition.clone(), end)
+                }));
+            }
+            Ok(appended)
+        })
+    }
+
+    fn settle<'a>(
+        &'a self,
+        id: Id,
+        _: &'a [Partition],
+    ) -> BoxFuture<'a, Result<Option<Vec<u64>>>> {
+        self.call(move |state| Ok(state.settle(id)))
+    }
+
+    fn read(&self, read: Read) -> BoxFuture<'_, Result<Fetched>> {
+        self.call(move |state| {
+            let log = state.log(&read.partition)?;
+            let epoch = read.group.and_then(|name| log.groups.get(&name));
+            Ok(Fetched {
+                batches: log.read(read.from, read.max_bytes),
+                bounds: log.bounds(),
+                epoch: epoch.map_or(0, |group| group.epoch),
+            })
+        })
+    }
+
+    fn bounds<'a>(&'a self, partitions: &'a [Partition]) -> BoxFuture<'a, Result<Vec<Range<u64>>>> {
+        self.call(move |state| {
+            let bounds = partitions.iter().map(|p| Ok(state.log(p)?.bounds()));
+            bounds.collect()
+        })
+    }
+
+    fn create_group<'a>(&'a self, group: &'a Group, start: Start) -> BoxFuture<'a, Result<()>> {
+        self.call(move |state| {
+            state
+                .log(&group.partition)?
+                .create_group(&group.name, start)
+        })
+    }
+
+    fn observe<'a>(
+        &'a self,
+        groups: &'a [Group],
+    ) -> BoxFuture<'a, Result<Vec<Option<GroupState>>>> {
+        self.call(move |state| {
+            let states = groups.iter().map(|group| {
+                let log = state.log(&group.partition).ok()?;
+                Some(log.groups.get(&group.name)?.state(false, log.bounds()))
+            });
+            Ok(states.collect())
+        })
+    }
+
+    fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<GroupState>> {
+        self.call(move |state| {
+            let log = state.log(&claim.group.partition)?;
+            let bounds = log.bounds();
+            let Some(group) = log.groups.get_mut(&claim.group.name) else {
+                return Err(no_group(&claim.group));
+            };
+            group.claim(&claim, &bounds);
+            Ok(group.state(false, bounds))
+        })
+    }
+
+    fn commit<'a>(&'a self, lease: &'a Lease, done: &'a Ranges) -> BoxFuture<'a, Result<Progress>> {
+        self.call(move |state| {
+            let group = state.held(lease).ok_or_else(|| fenced(lease))?;
+            group.commit(done);
+            Ok(group.progress.clone())
+        })
+    }
+
+    fn release<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            let held = match self.lock().as_mut().ok_or_else(closed)?.held(lease) {
+                Some(group) => {
+                    group.release();
+                    true
+                }
+                None => false,
+            };
+            if held {
+                let partition = lease.group.partition.clone();
+                self.notifier.send([Notification::Released(partition)]);
+            }
+            Ok(())
+        })
+    }
+
+    fn trim<'a>(&'a self, partition: &'a Partition, before: u64) -> BoxFuture<'a, Result<u64>> {
+        self.call(move |state| state.trim(partition, before))
+    }
+
+    fn notifications(&self) -> BoxStream<'static, Notification> {
+        self.notifier.subscribe()
+    }
+
+    fn poll_interval(&self) -> Option<Duration> {
+        None
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let state = self.lock().take();
+            self.notifier.close();
+            // The messages are freed outside of the lock.
+            drop(state);
+            Ok(())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

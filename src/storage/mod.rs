@@ -13,11 +13,15 @@ use futures_core::stream::BoxStream;
 
 pub use crate::name::Name;
 pub use crate::ranges::{Progress, Ranges};
+pub use memory::MemoryStorage;
 pub use records::{Records, RecordsBuilder};
 
 use crate::error::Result;
 
+mod group;
+mod ids;
 pub(crate) mod memory;
+mod notify;
 mod records;
 #[cfg(feature = "redb")]
 pub(crate) mod redb;
@@ -73,8 +77,13 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<Appended>>;
 
     /// Finds out whether the append with this id is in the log, and gives the base offset of each
-    /// of its rows. If it is not, it is refused from now on, so that it can never land later.
-    fn settle(&self, append: Arc<Append>) -> BoxFuture<'_, Result<Option<Vec<u64>>>>;
+    /// of its rows, which went to these partitions. If it is not, it is refused from now on, so
+    /// that it can never land later.
+    fn settle<'a>(
+        &'a self,
+        id: Id,
+        partitions: &'a [Partition],
+    ) -> BoxFuture<'a, Result<Option<Vec<u64>>>>;
 
     /// Reads whole batches, the first of which contains the offset `from`, or begins at the start
     /// of the log where that is later. At least one batch if there is one, and no more once they

@@ -1,3 +1,0 @@
-//! Group commit.
-#[derive(Debug)]
-pub(crate) struct Doubt {}

@@ -1,0 +1,95 @@
+//! Which partition a message goes to.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::Submission;
+use crate::name::Name;
+use crate::storage::StreamSettings;
+
+/// The streams that this process knows, with their number of partitions.
+#[derive(Debug, Default)]
+pub(crate) struct Routes(Mutex<HashMap<Name, u32>>);
+
+impl Routes {
+    pub(crate) fn learn(&self, stream: Name, settings: StreamSettings) {
+        self.known().insert(stream, settings.partitions.max(1));
+    }
+
+    /// The number of partitions of a stream; 1 for one that is not known.
+    pub(super) fn partitions(&self, stream: &Name) -> u32 {
+        self.known().get(stream).copied().unwrap_or(1)
+    }
+
+    pub(super) fn lacks(&self, submission: &Submission) -> bool {
+        let known = self.known();
+        streams(submission).any(|stream| !known.contains_key(stream))
+    }
+
+    pub(super) fn lacking(&self, submission: &Submission) -> Vec<Name> {
+        let known = self.known();
+        let mut lacking: Vec<Name> = streams(submission)
+            .filter(|stream| !known.contains_key(*stream))
+            .cloned()
+            .collect();
+        lacking.sort_unstable();
+        lacking.dedup();
+        lacking
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<Name, u32>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn streams(submission: &Submission) -> impl Iterator<Item = &Name> {
+    let named = submission.batch.messages.iter().filter_map(|m| m.stream());
+    std::iter::once(&submission.stream).chain(named)
+}
+
+/// The partition of a key: Kafka's default, so that a key has the same number there and here.
+pub(super) fn partition_of(key: &[u8], partitions: u32) -> u32 {
+    (murmur2(key) & 0x7fff_ffff) % partitions
+}
+
+/// MurmurHash2 by Austin Appleby (public domain), 32 bits, with Kafka's seed.
+fn murmur2(data: &[u8]) -> u32 {
+    const SEED: u32 = 0x9747_b28c;
+    const M: u32 = 0x5bd1_e995;
+    let mut hash = SEED ^ data.len() as u32;
+    let (words, tail) = data.as_chunks::<4>();
+    for word in words {
+        let mut word = u32::from_le_bytes(*word).wrapping_mul(M);
+        word ^= word >> 24;
+        hash = hash.wrapping_mul(M) ^ word.wrapping_mul(M);
+    }
+    if !tail.is_empty() {
+        for (shift, byte) in tail.iter().enumerate() {
+            hash ^= u32::from(*byte) << (8 * shift);
+        }
+        hash = hash.wrapping_mul(M);
+    }
+    hash ^= hash >> 13;
+    hash = hash.wrapping_mul(M);
+    hash ^ (hash >> 15)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // The values that Kafka's own client has in its tests.
+    #[test]
+    fn keys_hash_as_in_kafka() {
+        for (key, hash) in [
+            ("21", -973_932_308),
+            ("foobar", -790_332_482),
+            ("a-little-bit-long-string", -985_981_536),
+            ("a-little-bit-longer-string", -1_486_304_829),
+            ("lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
+            ("abc", 479_470_107),
+        ] {
+            assert_eq!(murmur2(key.as_bytes()) as i32, hash, "{key}");
+        }
+    }
+}

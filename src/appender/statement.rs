@@ -1,0 +1,322 @@
+//! What goes to the storage in one call.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use super::route::{Routes, partition_of};
+use super::{AppendedRow, Submission};
+use crate::consumer::Session;
+use crate::error::{Error, ErrorKind};
+use crate::message::Message;
+use crate::name::Name;
+use crate::storage::{Append, Id, Partition, Ranges, RecordsBuilder, Row, Storage};
+
+/// A statement takes no more once it has so many bytes.
+const FULL_BYTES: usize = 4 << 20;
+const FULL_MESSAGES: usize = 1 << 16;
+
+/// Submissions, gathered: all messages that go to one partition share one row.
+#[derive(Debug, Default)]
+pub(super) struct Statement {
+    entries: Vec<Entry>,
+    rows: Vec<(Partition, RecordsBuilder)>,
+    riders: Vec<(Arc<Session>, Ranges)>,
+    bytes: usize,
+    messages: usize,
+    /// Where messages without a key go, modulo the number of partitions.
+    turn: Option<u32>,
+    /// What was given to the storage.
+    sealed: Option<Arc<Append>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    submission: Submission,
+    places: Vec<Place>,
+    has_riders: bool,
+}
+
+/// Messages of a submission in a row.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    row: usize,
+    start: u32,
+    len: u32,
+}
+
+/// Where to look for a batch whose fate is not known.
+#[derive(Debug)]
+pub(crate) struct Doubt {
+    pub(super) id: Id,
+    pub(super) partitions: Arc<[Partition]>,
+    places: Vec<Place>,
+}
+
+impl Statement {
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.bytes < FULL_BYTES && self.messages < FULL_MESSAGES
+    }
+
+    pub(super) fn add(
+        &mut self,
+        submission: Submission,
+        routes: &Routes,
+        storage: &Arc<dyn Storage>,
+    ) {
+        let mut places: Vec<Place> = Vec::with_capacity(1);
+        let mut has_riders = false;
+        // The row of messages that name no stream, where all of them go to one.
+        let mut usual = None;
+        for message in &submission.batch.messages {
+            let row = match usual {
+                Some(row) if message.stream().is_none() => row,
+                _ => {
+                    let stream = message.stream().unwrap_or(&submission.stream);
+                    let partitions = routes.partitions(stream);
+                    let row = self.row(stream, partitions, message);
+                    if partitions == 1 && message.stream().is_none() {
+                        usual = Some(row);
+                    }
+                    row
+                }
+            };
+            let start = self.rows[row].1.push(message);
+            match places.iter_mut().find(|place| place.row == row) {
+                Some(place) => place.len += 1,
+                None => places.push(Place { row, start, len: 1 }),
+            }
+            if !message.commits().is_empty() {
+                has_riders = true;
+                self.board(message, storage);
+            }
+            self.bytes += message.size();
+        }
+        self.messages += submission.batch.len();
+        self.entries.push(Entry {
+            submission,
+            places,
+            has_riders,
+        });
+    }
+
+    /// The row for a message.
+    fn row(&mut self, stream: &Name, partitions: u32, message: &Message) -> usize {
+        let index = match message.key() {
+            _ if partitions == 1 => 0,
+            Some(key) => partition_of(key, partitions),
+            // Those without a key stay together, and go on to the next partition with the next
+            // statement.
+            None => *self.turn.get_or_insert_with(next_turn) % partitions,
+        };
+        let found = self
+            .rows
+            .iter()
+            .position(|(p, _)| p.index == index && p.stream == *stream);
+        found.unwrap_or_else(|| {
+            let partition = Partition {
+                stream: stream.clone(),
+                index,
+            };
+            self.rows.push((partition, RecordsBuilder::default()));
+            self.rows.len() - 1
+        })
+    }
+
+    /// Takes the commits of a message along, those that this storage can write in the same
+    /// transaction.
+    fn board(&mut self, message: &Message, storage: &Arc<dyn Storage>) {
+        for commit in message.commits() {
+            let session = commit.session();
+            if !session.is_of(storage) {
+                continue;
+            }
+            let at = match self.riders.iter().rposition(|(s, _)| Arc::ptr_eq(s, session)) {
+                Some(at) => at,
+                None => {
+                    self.riders.push((session.clone(), Ranges::new()));
+                    self.riders.len() - 1
+                }
+            };
+            self.riders[at].1.insert(commit.offset()..commit.offset() + 1);
+        }
+    }
+
+    /// The statement as the storage gets it, under a new id.
+    pub(super) fn seal(&mut self) -> Arc<Append> {
+        let rows = std::mem::take(&mut self.rows).into_iter();
+        let append = Arc::new(Append {
+            id: Id::random(),
+            // A row is made for its first message: there is none without.
+            rows: rows
+                .filter_map(|(partition, records)| {
+                    let records = records.build()?;
+                    Some(Row { partition, records })
+                })
+                .collect(),
+            commits: self
+                .riders
+                .iter()
+                .map(|(session, done)| (session.lease().clone(), done.clone()))
+                .collect(),
+        });
+        self.sealed = Some(append.clone());
+        append
+    }
+
+    pub(super) fn written(mut self, bases: &[u64], began: Duration, storage: &Arc<dyn Storage>) {
+        for (session, _) in &self.riders {
+            session.wrote(began);
+        }
+        let partitions = self.partitions();
+        for entry in std::mem::take(&mut self.entries) {
+            let rows = rows(&partitions, &entry.places, bases);
+            finish(entry.submission, entry.has_riders, rows, storage);
+        }
+    }
+
+    pub(super) fn failed(mut self, error: &Error) {
+        let partitions = self.partitions();
+        let id = self.sealed.as_ref().map(|append| append.id);
+        for Entry {
+            mut submission,
+            places,
+            ..
+        } in std::mem::take(&mut self.entries)
+        {
+            if let Some(id) = id
+                && error.in_doubt()
+            {
+                submission.batch.doubt = Some(Doubt {
+                    id,
+                    partitions: partitions.clone(),
+                    places,
+                });
+            }
+            submission.fail(error.share());
+        }
+    }
+
+    /// The same without what came from these leases.
+    pub(super) fn without(
+        mut self,
+        leases: &[usize],
+        routes: &Routes,
+        storage: &Arc<dyn Storage>,
+    ) -> Self {
+        let lost: Vec<Arc<Session>> = leases
+            .iter()
+            .filter_map(|index| self.riders.get(*index))
+            .map(|(session, _)| session.clone())
+            .collect();
+        for session in &lost {
+            session.fence();
+        }
+        let is_lost = |message: &Message| {
+            let mut sessions = message.commits().iter().map(|commit| commit.session());
+            sessions.any(|session| lost.iter().any(|lost| Arc::ptr_eq(lost, session)))
+        };
+        let mut rest = Self::default();
+        for mut entry in std::mem::take(&mut self.entries) {
+            let submission = &mut entry.submission;
+            if submission.atomic && submission.batch.messages.iter().any(is_lost) {
+                entry.submission.fail(Error::new(
+                    ErrorKind::Fenced,
+                    "nothing of this append was written: it carries a commit of a lease that \
+                     another consumer took over, who gets the message again",
+                ));
+                continue;
+            }
+            let before = submission.batch.len();
+            submission.batch.messages.retain(|message| !is_lost(message));
+            let dropped = before - submission.batch.len();
+            if dropped > 0 {
+                tracing::info!(
+                    stream = %submission.stream,
+                    messages = dropped,
+                    "dropped relayed messages whose lease was taken over"
+                );
+            }
+            if submission.batch.is_empty() {
+                finish(entry.submission, false, Vec::new(), storage);
+            } else {
+                rest.add(entry.submission, routes, storage);
+            }
+        }
+        rest
+    }
+
+    /// The same under a new id.
+    pub(super) fn again(self, routes: &Routes, storage: &Arc<dyn Storage>) -> Self {
+        self.without(&[], routes, storage)
+    }
+
+    fn partitions(&self) -> Arc<[Partition]> {
+        let rows = self.sealed.iter().flat_map(|append| &append.rows);
+        rows.map(|row| row.partition.clone()).collect()
+    }
+}
+
+fn next_turn() -> u32 {
+    static TURNS: AtomicU32 = AtomicU32::new(0);
+    TURNS.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Dropped with its task while it was being written: nobody knows how that ended.
+impl Drop for Statement {
+    fn drop(&mut self) {
+        if self.entries.is_empty() {
+            return;
+        }
+        let error = Error::closed("the runtime that appends ran on has ended while this was written");
+        let error = if self.sealed.is_some() { error.with_doubt() } else { error };
+        std::mem::take(self).failed(&error);
+    }
+}
+
+/// Answers a submission that turned out to be in the log already.
+pub(super) fn settle(
+    submission: Submission,
+    doubt: &Doubt,
+    bases: &[u64],
+    storage: &Arc<dyn Storage>,
+) {
+    let rows = rows(&doubt.partitions, &doubt.places, bases);
+    finish(submission, true, rows, storage);
+}
+
+fn rows(partitions: &[Partition], places: &[Place], bases: &[u64]) -> Vec<AppendedRow> {
+    places
+        .iter()
+        .filter_map(|place| {
+            let partition = partitions.get(place.row)?;
+            let start = bases.get(place.row)? + u64::from(place.start);
+            Some(AppendedRow {
+                stream: partition.stream.clone(),
+                partition: partition.index,
+                offsets: start..start + u64::from(place.len),
+            })
+        })
+        .collect()
+}
+
+fn finish(
+    mut submission: Submission,
+    has_riders: bool,
+    rows: Vec<AppendedRow>,
+    storage: &Arc<dyn Storage>,
+) {
+    if has_riders {
+        for message in &mut submission.batch.messages {
+            for commit in message.take_commits() {
+                commit.rode(storage);
+            }
+        }
+    }
+    let _ = submission.answer.send(Ok(rows));
+}
+

@@ -1,0 +1,203 @@
+//! What became of the messages that were handed out: the book of one lease.
+
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use crate::error::{Error, Result};
+use crate::ranges::{Progress, Ranges};
+
+/// Verdicts, and what of them is not written yet.
+#[derive(Debug)]
+pub(super) struct Acks {
+    /// All that is done, written or not.
+    progress: Progress,
+    /// Done and to be written.
+    pending: Ranges,
+    /// Let go of without a verdict.
+    dropped: Ranges,
+    /// Handles that are gone, whatever became of them.
+    finished: u64,
+    /// Those who wait for the next write.
+    round: Option<Arc<Round>>,
+}
+
+impl Acks {
+    pub(super) fn new(progress: Progress) -> Self {
+        Self {
+            progress,
+            pending: Ranges::new(),
+            dropped: Ranges::new(),
+            finished: 0,
+            round: None,
+        }
+    }
+
+    pub(super) fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    pub(super) fn finished(&self) -> u64 {
+        self.finished
+    }
+
+    pub(super) fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    pub(super) fn is_awaited(&self) -> bool {
+        self.round.is_some()
+    }
+
+    /// A verdict, still to be written.
+    pub(super) fn done(&mut self, offsets: std::ops::Range<u64>) {
+        self.pending.insert(offsets.clone());
+        self.written(offsets);
+    }
+
+    /// A verdict that is durable already.
+    pub(super) fn written(&mut self, offsets: std::ops::Range<u64>) {
+        if !self.dropped.is_empty() {
+            self.dropped.remove(offsets.clone());
+        }
+        self.progress.insert(offsets);
+    }
+
+    /// What is durable, as the storage says.
+    pub(super) fn learn(&mut self, durable: &Progress) {
+        self.written(0..durable.position());
+        for range in durable.acked().iter() {
+            self.written(range);
+        }
+    }
+
+    /// No verdict.
+    pub(super) fn dropped(&mut self, offset: u64) {
+        if !self.progress.is_done(offset) {
+            self.dropped.insert(offset..offset + 1);
+        }
+    }
+
+    /// A handle is gone.
+    pub(super) fn finish(&mut self) {
+        self.finished += 1;
+    }
+
+    /// Whether something beyond a dropped message is done, so that it holds the position up.
+    pub(super) fn has_hole(&self) -> bool {
+        match (self.dropped.iter().next(), self.progress.acked().iter().next_back()) {
+            (Some(dropped), Some(acked)) => dropped.start < acked.start,
+            _ => false,
+        }
+    }
+
+    /// Takes the messages that hold the position up, to be delivered again.
+    pub(super) fn take_holes(&mut self) -> Ranges {
+        let Some(last) = self.progress.acked().iter().next_back() else {
+            return Ranges::new();
+        };
+        let mut holes = self.dropped.clone();
+        holes.remove(last.start..u64::MAX);
+        for hole in holes.iter() {
+            self.dropped.remove(hole);
+        }
+        holes
+    }
+
+    /// What to write now, and who waits for it.
+    pub(super) fn take(&mut self) -> (Ranges, Option<Arc<Round>>) {
+        (std::mem::take(&mut self.pending), self.round.take())
+    }
+
+    /// A write failed: what was in it goes with the next.
+    pub(super) fn put_back(&mut self, done: &Ranges) {
+        self.pending.union(done);
+    }
+
+    /// The write that what is pending now will be part of.
+    pub(super) fn next_round(&mut self) -> Arc<Round> {
+        self.round.get_or_insert_with(Arc::default).clone()
+    }
+}
+
+/// One write of commits, and all who wait for it.
+#[derive(Debug, Default)]
+pub(crate) struct Round {
+    result: OnceLock<Result<()>>,
+    waiting: Mutex<Vec<Waker>>,
+}
+
+impl Round {
+    pub(super) fn complete(&self, result: Result<()>) {
+        // A round is completed once; a second result would be about another write.
+        let _ = self.result.set(result);
+        let waiting = {
+            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *waiting)
+        };
+        for waker in waiting {
+            waker.wake();
+        }
+    }
+
+    /// The outcome. `slot` is the place of the waker between polls.
+    pub(crate) fn poll(&self, slot: &mut Option<usize>, cx: &Context<'_>) -> Poll<Result<()>> {
+        if let Some(result) = self.outcome() {
+            return Poll::Ready(result);
+        }
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        // Registered first, then looked at again: `complete` sets before it wakes.
+        match *slot {
+            Some(at) if at < waiting.len() => waiting[at].clone_from(cx.waker()),
+            _ => {
+                *slot = Some(waiting.len());
+                waiting.push(cx.waker().clone());
+            }
+        }
+        drop(waiting);
+        self.outcome().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    fn outcome(&self) -> Option<Result<()>> {
+        Some(match self.result.get()? {
+            Ok(()) => Ok(()),
+            Err(error) => Err(Error::share(error)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hole_is_a_dropped_message_with_done_ones_beyond() {
+        let mut acks = Acks::new(Progress::at(10));
+        acks.dropped(11);
+        assert!(!acks.has_hole());
+        acks.done(10..11);
+        assert!(!acks.has_hole(), "nothing beyond is done");
+        acks.dropped(14);
+        acks.done(12..13);
+        assert!(acks.has_hole());
+        assert_eq!(acks.take_holes(), Ranges::from(11..12));
+        assert!(!acks.has_hole() && acks.take_holes().is_empty());
+        acks.dropped(11);
+        acks.done(0..20);
+        assert!(!acks.has_hole(), "committed through");
+        assert_eq!(acks.progress(), &Progress::at(20));
+        acks.dropped(3);
+        assert!(acks.dropped.is_empty(), "done before it was dropped");
+    }
+
+    #[test]
+    fn what_failed_goes_with_the_next_write() {
+        let mut acks = Acks::new(Progress::at(0));
+        acks.done(0..1);
+        let (first, nobody) = acks.take();
+        assert!(nobody.is_none());
+        acks.done(1..2);
+        acks.put_back(&first);
+        assert_eq!(acks.take().0, Ranges::from(0..2));
+        assert!(!acks.has_pending());
+    }
+}

@@ -1,0 +1,178 @@
+//! Making a consumer.
+
+use std::future::{Future, IntoFuture};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_core::future::BoxFuture;
+use tokio::sync::mpsc;
+
+use super::control::{Control, Shared};
+use super::lane::{Lane, Settings};
+use super::Consumer;
+use crate::error::{Error, Result};
+use crate::flow::Flowstream;
+use crate::name::Name;
+use crate::storage::{Group, Partition, Start};
+
+/// Makes a [`Consumer`]: set what differs from the defaults, then `.await`.
+///
+/// ```
+/// # async fn example() -> flowstream::Result<()> {
+/// # let flow = flowstream::open("memory:").await?;
+/// use std::time::Duration;
+/// use flowstream::Start;
+///
+/// let consumer = flow
+///     .consumer("orders", "billing")
+///     .start(Start::Latest)
+///     .lease(Duration::from_secs(10))
+///     .await?;
+/// # Ok(()) }
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(example()).unwrap();
+/// ```
+#[must_use = "a builder does nothing until it is awaited"]
+pub struct ConsumerBuilder {
+    flow: Flowstream,
+    stream: String,
+    group: String,
+    start: Start,
+    settings: Settings,
+    shutdown: Option<BoxFuture<'static, ()>>,
+}
+
+impl ConsumerBuilder {
+    pub(crate) fn new(flow: Flowstream, stream: String, group: String) -> Self {
+        Self {
+            flow,
+            stream,
+            group,
+            start: Start::default(),
+            settings: Settings::default(),
+            shutdown: None,
+        }
+    }
+
+    /// Where the group begins, if it is new: with the earliest message by default.
+    pub fn start(mut self, start: Start) -> Self {
+        self.start = start;
+        self
+    }
+
+    /// How long the group must stand still, with a message pending, before a standby takes over:
+    /// 30 seconds by default. A clean stop hands over at once, whatever this says.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.settings.lease = lease;
+        self
+    }
+
+    /// How long the lease is renewed for a pipeline that neither polls nor commits while messages
+    /// are pending: 5 minutes by default. A handler that is stuck for longer loses the lease. Seen
+    /// to within half a lease.
+    pub fn max_processing(mut self, time: Duration) -> Self {
+        self.settings.max_processing = time;
+        self
+    }
+
+    /// How long a shutdown waits for deliveries that are still held: 10 seconds by default.
+    pub fn drain(mut self, time: Duration) -> Self {
+        self.settings.drain = time;
+        self
+    }
+
+    /// How much is read ahead, in bytes of stored batches: 2 MiB by default. Half of it waits while
+    /// the other half is handed out; a batch larger than a half is read whole.
+    pub fn prefetch(mut self, bytes: usize) -> Self {
+        self.settings.prefetch = bytes;
+        self
+    }
+
+    /// How long a message that was dropped without a verdict waits, once later ones are done,
+    /// before it is delivered again: 5 seconds by default.
+    pub fn redeliver_after(mut self, time: Duration) -> Self {
+        self.settings.redeliver_after = time;
+        self
+    }
+
+    /// Shuts the consumer down once this future resolves, as [`Control::shutdown`] does.
+    pub fn shutdown_on(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.shutdown = Some(Box::pin(signal));
+        self
+    }
+}
+
+impl IntoFuture for ConsumerBuilder {
+    type Output = Result<Consumer>;
+    type IntoFuture = BoxFuture<'static, Result<Consumer>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let Self {
+                flow,
+                stream,
+                group,
+                start,
+                settings,
+                shutdown,
+            } = self;
+            if settings.lease < Duration::from_millis(10) {
+                return Err(Error::invalid(format!(
+                    "a lease of {:?} is too short: at least 10 ms",
+                    settings.lease
+                )));
+            }
+            let (stream, name) = (Name::new(stream)?, Name::new(group)?);
+            let partitions = flow.open_stream(&stream).await?;
+            let mut groups = Vec::new();
+            for index in 0..partitions {
+                let stream = stream.clone();
+                let partition = Partition { stream, index };
+                let name = name.clone();
+                let group = Group { partition, name };
+                flow.retry(|| flow.storage().create_group(&group, start))
+                    .await?;
+                groups.push(group);
+            }
+
+            let shared = Arc::new(Shared::new(groups.len()));
+            let (sender, events) = mpsc::channel(groups.len());
+            let settings = Settings {
+                fetch_bytes: settings.prefetch / (groups.len() + 1),
+                ..settings
+            };
+            for (index, group) in groups.into_iter().enumerate() {
+                let (flow, shared) = (flow.clone(), shared.clone());
+                let lane = Lane::new(flow, shared, sender.clone(), settings, index, group);
+                tokio::spawn(lane.run());
+            }
+            if let Some(signal) = shutdown {
+                tokio::spawn(shut_down_on(signal, Control(shared.clone())));
+            }
+            Ok(Consumer {
+                shared,
+                events,
+                current: None,
+                again: None,
+                ended: false,
+            })
+        })
+    }
+}
+
+async fn shut_down_on(signal: BoxFuture<'static, ()>, control: Control) {
+    tokio::select! {
+        () = signal => drop(control.shutdown()),
+        () = control.0.until_stopped() => {}
+    }
+}
+
+impl std::fmt::Debug for ConsumerBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConsumerBuilder")
+            .field("stream", &self.stream)
+            .field("group", &self.group)
+            .field("start", &self.start)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}

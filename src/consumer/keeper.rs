@@ -1,0 +1,191 @@
+//! Writes commits and keeps the lease: the only one who writes in the name of a session, but for
+//! appends that commits ride in.
+//!
+//! Commits that come while a write is under way share the next one. Each write renews the lease;
+//! without one it is renewed only while a message is pending, from half the lease on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_core::future::BoxFuture;
+
+use super::lane::Settings;
+use super::session::{End, Session};
+use crate::clock::Clock;
+use crate::error::ErrorKind;
+use crate::flow::Flowstream;
+
+/// How long an `ack` may wait for company.
+const LINGER: Duration = Duration::from_millis(50);
+
+pub(super) struct Keeper {
+    flow: Flowstream,
+    clock: Arc<dyn Clock>,
+    session: Arc<Session>,
+    settings: Settings,
+    /// The last activity that was seen, and when.
+    activity: (u64, Duration),
+}
+
+/// What the keeper waits for besides work.
+type Timer = Option<(Duration, BoxFuture<'static, ()>)>;
+
+impl Keeper {
+    pub(super) fn new(flow: Flowstream, session: Arc<Session>, settings: Settings) -> Self {
+        let clock = flow.clock().clone();
+        Self {
+            activity: (session.activity(), clock.now()),
+            flow,
+            clock,
+            session,
+            settings,
+        }
+    }
+
+    /// Ends with the session, or once it is closing and all is written.
+    pub(super) async fn run(mut self) {
+        let session = self.session.clone();
+        let mut linger: Timer = None;
+        let mut lease: Timer = None;
+        loop {
+            let mut write = session.is_awaited();
+            if session.is_closing() {
+                if !session.has_pending() {
+                    return;
+                }
+                write = true;
+            }
+            if !write {
+                if session.has_pending() {
+                    let due = || self.clock.now() + LINGER;
+                    linger.get_or_insert_with(|| self.timer(due()));
+                }
+                let due = self.lease_due();
+                if lease.as_ref().map(|(at, _)| *at) > due || (lease.is_none() && due.is_some()) {
+                    lease = due.map(|due| self.timer(due));
+                }
+                tokio::select! {
+                    biased;
+                    () = session.work() => continue,
+                    () = fired(&mut linger) => write = session.has_pending(),
+                    () = fired(&mut lease) => write = self.is_renewal_due(),
+                }
+            }
+            if session.ended().is_some() {
+                return;
+            }
+            if write {
+                linger = None;
+                tokio::select! {
+                    biased;
+                    written = self.write() => if written.is_none() && session.is_closing() {
+                        return;
+                    },
+                    // The write goes on, but what is handed out from now on would not be covered.
+                    () = self.lapse() => {}
+                }
+            }
+        }
+    }
+
+    /// One write: all commits that wait, or a renewal. `None` if it failed.
+    async fn write(&self) -> Option<()> {
+        let (done, round) = self.session.take_pending();
+        let began = self.clock.now();
+        let (storage, lease) = (self.flow.storage(), self.session.lease());
+        let written = self.flow.retry(|| storage.commit(lease, &done)).await;
+        let result = match written {
+            Ok(_) => {
+                self.session.wrote(began);
+                Ok(())
+            }
+            Err(error) => {
+                match error.kind() {
+                    ErrorKind::Fenced => self.session.fence(),
+                    ErrorKind::Closed => self.session.end(End::Closed),
+                    _ => {
+                        let group = &lease.group;
+                        tracing::warn!(%error, %group, "a commit failed; it goes with the next");
+                        self.session.put_back(&done);
+                    }
+                }
+                match self.session.ended() {
+                    Some(_) => Err(self.session.end_error()),
+                    None => Err(error),
+                }
+            }
+        };
+        let success = result.is_ok().then_some(());
+        if let Some(round) = round {
+            round.complete(result);
+        }
+        success
+    }
+
+    /// When to look at the lease next; `None` while nothing is pending.
+    fn lease_due(&self) -> Option<Duration> {
+        if !self.session.is_behind() {
+            return None;
+        }
+        let wrote_at = self.session.wrote_at();
+        let renewal = wrote_at + self.settings.lease / 2;
+        let past = self.clock.now() >= renewal;
+        // Past the renewal there is only the end of the trust to wait for, or it would be renewed.
+        Some(if past && self.is_stuck() { self.trusted_until() } else { renewal })
+    }
+
+    /// The lease is trusted from the start of the last write that succeeded, less a margin, so
+    /// that it ends here before a standby's clock can say that it stood still for a whole lease.
+    fn trusted_until(&self) -> Duration {
+        self.session.wrote_at() + self.settings.lease - self.settings.lease / 10
+    }
+
+    fn is_stuck(&self) -> bool {
+        let (seen, at) = self.activity;
+        self.session.activity() == seen && self.clock.now() > at + self.settings.max_processing
+    }
+
+    /// Looks at the lease: whether to renew it now. Ends the session if it cannot be trusted.
+    fn is_renewal_due(&mut self) -> bool {
+        let now = self.clock.now();
+        if !self.session.is_behind() || now < self.session.wrote_at() + self.settings.lease / 2 {
+            return false;
+        }
+        let stuck = self.is_stuck();
+        if now >= self.trusted_until() {
+            self.session.end(if stuck { End::Stuck } else { End::Lapsed });
+            return false;
+        }
+        let activity = self.session.activity();
+        if activity != self.activity.0 {
+            self.activity = (activity, now);
+        }
+        !stuck
+    }
+
+    /// Ends the session when the lease can no longer be trusted.
+    async fn lapse(&self) {
+        loop {
+            let trusted_until = self.trusted_until();
+            if self.session.is_behind() && self.clock.now() >= trusted_until {
+                return self.session.end(End::Lapsed);
+            }
+            self.clock.sleep_until(trusted_until).await;
+            if !self.session.is_behind() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    fn timer(&self, due: Duration) -> (Duration, BoxFuture<'static, ()>) {
+        (due, self.clock.sleep_until(due))
+    }
+}
+
+async fn fired(timer: &mut Timer) {
+    match timer {
+        Some((_, sleep)) => sleep.await,
+        None => std::future::pending().await,
+    }
+    *timer = None;
+}

@@ -1,0 +1,303 @@
+//! The state machine of a consumer at one partition.
+//!
+//! ```text
+//!            first poll             granted
+//!   idle ───────────────▶ standby ───────────▶ active
+//!    ▲                       ▲                 │  │  │
+//!    │ stuck                 │ fenced, lapsed  │  │  │ shutdown
+//!    └───────────────────────┼─────────────────┘  │  ▼
+//!                            └────────────────────┘ draining ──▶ closed
+//! ```
+//!
+//! A standby claims when the lease is free, when its owner is dead, or when epoch and generation
+//! stood still, with a message pending, for a whole lease on its own monotonic clock. No clock is
+//! compared with another's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::chunk::Event;
+use super::control::{Shared, Status};
+use super::fetch::fetch;
+use super::keeper;
+use super::mend::Mender;
+use super::session::{End, Session};
+use crate::error::{Error, ErrorKind};
+use crate::flow::Flowstream;
+use crate::storage::{Claim, Group, GroupState, Id, Lease};
+use crate::watch::Subscription;
+
+/// What a consumer was built with.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settings {
+    pub(super) lease: Duration,
+    pub(super) max_processing: Duration,
+    pub(super) drain: Duration,
+    pub(super) redeliver_after: Duration,
+    pub(super) prefetch: usize,
+    /// The share of the prefetch that one read gets.
+    pub(super) fetch_bytes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(30),
+            max_processing: Duration::from_secs(300),
+            drain: Duration::from_secs(10),
+            redeliver_after: Duration::from_secs(5),
+            prefetch: 2 << 20,
+            fetch_bytes: 1 << 20,
+        }
+    }
+}
+
+/// A group keeps at most so many acked ranges beyond its position; then nothing new is handed out
+/// until the holes are filled.
+const MAX_ACKED_RANGES: usize = 1000;
+
+/// Between an error that was reported and the next attempt.
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
+
+pub(super) struct Lane {
+    pub(super) flow: Flowstream,
+    pub(super) shared: Arc<Shared>,
+    pub(super) events: mpsc::Sender<Event>,
+    pub(super) settings: Settings,
+    index: usize,
+    pub(super) group: Group,
+    watch: Subscription,
+}
+
+impl Lane {
+    pub(super) fn new(
+        flow: Flowstream,
+        shared: Arc<Shared>,
+        events: mpsc::Sender<Event>,
+        settings: Settings,
+        index: usize,
+        group: Group,
+    ) -> Self {
+        Self {
+            watch: flow.watch().subscribe(&group.partition),
+            flow,
+            shared,
+            events,
+            settings,
+            index,
+            group,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        let shared = self.shared.clone();
+        tokio::select! {
+            biased;
+            () = shared.until_stopped() => return,
+            () = shared.polled_after(0) => {}
+        }
+        loop {
+            self.shared.set_status(self.index, Status::Standby);
+            let session = tokio::select! {
+                biased;
+                () = shared.until_stopped() => return,
+                session = self.stand_by() => session,
+            };
+            // The storage is closed: there is nothing left to claim.
+            let Some(session) = session else { return };
+            let epoch = session.lease().epoch;
+            let seen = self.shared.idle_polls();
+            self.shared.set_status(self.index, Status::Active { epoch });
+            tracing::info!(group = %self.group, epoch, "active");
+
+            let end = self.consume(session).await;
+            tracing::info!(group = %self.group, epoch, ?end, "no longer active");
+            match end {
+                End::Fenced | End::Lapsed => {}
+                End::Stuck => {
+                    self.shared.set_status(self.index, Status::Idle);
+                    tokio::select! {
+                        biased;
+                        () = shared.until_stopped() => return,
+                        () = shared.polled_after(seen.max(shared.idle_polls())) => {}
+                    }
+                }
+                End::Released | End::Closed => return,
+            }
+        }
+    }
+
+    /// Waits for the lease, and claims it. `None` if the storage is closed.
+    async fn stand_by(&mut self) -> Option<Arc<Session>> {
+        let clock = self.flow.clock().clone();
+        let owner = Id::random();
+        // What was seen last, and since when a message is pending with it.
+        let mut seen: Option<(u64, u64)> = None;
+        let mut pending_since: Option<Duration> = None;
+        let mut over = None;
+        loop {
+            let signal = self.watch.now();
+            let began = clock.now();
+            let claim = Claim {
+                group: self.group.clone(),
+                owner,
+                over: over.take(),
+            };
+            let storage = self.flow.storage();
+            let claimed = self.flow.retry(|| storage.claim(claim.clone())).await;
+            let state = match claimed {
+                Ok(state) if state.owner == Some(owner) => {
+                    return Some(self.session(owner, &state, began));
+                }
+                Ok(state) => state,
+                Err(error) => {
+                    self.report(error).await?;
+                    continue;
+                }
+            };
+            let now = (state.epoch, state.generation);
+            if state.owner_dead {
+                over = Some(now);
+                continue;
+            }
+            if seen.replace(now) != Some(now) {
+                pending_since = None;
+            }
+            if state.is_pending() {
+                let since = *pending_since.get_or_insert_with(|| clock.now());
+                if clock.now() >= since + self.settings.lease {
+                    over = Some(now);
+                    continue;
+                }
+            } else {
+                pending_since = None;
+            }
+
+            // A look costs a call, so there is one when a lease was given back, and one when a
+            // lease's time has passed with a message pending: not one for each message.
+            let mut since = pending_since;
+            loop {
+                let deadline = since.map(|since| since + self.settings.lease);
+                let timer = async {
+                    match deadline {
+                        Some(deadline) => clock.sleep_until(deadline).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    () = timer => break,
+                    () = self.watch.changed() => {}
+                }
+                let news = self.watch.now();
+                if news.releases != signal.releases || news.missed != signal.missed {
+                    break;
+                }
+                since.get_or_insert_with(|| clock.now());
+            }
+            pending_since = since;
+        }
+    }
+
+    fn session(&self, owner: Id, state: &GroupState, began: Duration) -> Arc<Session> {
+        let lease = Lease {
+            group: self.group.clone(),
+            owner,
+            epoch: state.epoch,
+        };
+        let (storage, shared) = (self.flow.storage().clone(), self.shared.clone());
+        Arc::new(Session::new(
+            lease,
+            storage,
+            shared,
+            state,
+            began,
+            MAX_ACKED_RANGES,
+        ))
+    }
+
+    /// Consumes under a lease until that ends.
+    async fn consume(&mut self, session: Arc<Session>) -> End {
+        let ending = EndOnDrop(session.clone());
+        let keeper = keeper::Keeper::new(self.flow.clone(), session.clone(), self.settings);
+        let keeper = tokio::spawn(keeper.run());
+        let shared = self.shared.clone();
+        let end = {
+            let mender = Mender::of(self, &session);
+            tokio::select! {
+                biased;
+                end = session.until_ended() => Some(end),
+                () = shared.until_stopped() => None,
+                () = fetch(self, &session) => None,
+                () = mender.run() => None,
+            }
+        };
+        let end = match end {
+            Some(end) => end,
+            None => self.hand_over(&session, keeper).await,
+        };
+        drop(ending);
+        end
+    }
+
+    /// Ends cleanly: waits for the handles that are still alive, writes what they said, and gives
+    /// the lease back.
+    async fn hand_over(
+        &self,
+        session: &Session,
+        mut keeper: tokio::task::JoinHandle<()>,
+    ) -> End {
+        let clock = self.flow.clock();
+        let deadline = clock.now() + self.settings.drain;
+        tokio::select! {
+            () = session.drained() => {}
+            () = clock.sleep_until(deadline) => {
+                tracing::warn!(group = %self.group, "gave up waiting for deliveries that are held");
+            }
+        }
+        session.close();
+        // It ends by itself once all is written, or its retries are used up.
+        let _ = (&mut keeper).await;
+        session.end(End::Released);
+        if session.ended() == Some(End::Released) {
+            let storage = self.flow.storage();
+            if let Err(error) = self.flow.retry(|| storage.release(session.lease())).await {
+                tracing::warn!(%error, group = %self.group, "could not give the lease back");
+            }
+        }
+        End::Released
+    }
+
+    /// Tells the consumer of an error. `None` if there is no point in going on.
+    pub(super) async fn report(&self, error: Error) -> Option<()> {
+        let is_over = error.kind() == ErrorKind::Closed;
+        // A consumer that is gone does not want to know.
+        let _ = self.events.send(Event::Error(error)).await;
+        if is_over {
+            return None;
+        }
+        let clock = self.flow.clock();
+        clock.sleep_until(clock.now() + PAUSE).await;
+        Some(())
+    }
+
+    pub(super) fn watch(&mut self) -> &mut Subscription {
+        &mut self.watch
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.shared.set_status(self.index, Status::Closed);
+    }
+}
+
+/// A lane that is dropped with its runtime lets nobody wait for its session.
+struct EndOnDrop(Arc<Session>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.end(End::Closed);
+    }
+}

@@ -1,0 +1,383 @@
+//! One lease of a consumer, from the claim to the end: shared by all who have a part in it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+
+use super::acks::{Acks, Round};
+use super::control::Shared;
+use crate::error::{Error, ErrorKind};
+use crate::ranges::{Progress, Ranges};
+use crate::storage::{GroupState, Lease, Storage};
+
+/// Shared by the deliveries, the consumer that hands them out, the fetcher and the keeper.
+pub(crate) struct Session {
+    lease: Lease,
+    storage: Arc<dyn Storage>,
+    /// Of the consumer that has the lease.
+    shared: Arc<Shared>,
+    acks: Mutex<Acks>,
+    /// How often messages were begun before.
+    attempts: Mutex<BTreeMap<u64, u32>>,
+    /// For the keeper: there is something to write, or something changed.
+    work: Notify,
+    /// For the fetcher: there is a hole.
+    holes: Notify,
+    /// For the drain: a handle is gone.
+    settled: Notify,
+    ended: watch::Sender<Option<End>>,
+    /// The same as `ended`, for the hot path.
+    dead: AtomicBool,
+    /// Too much is acked beyond the position: nothing new is handed out.
+    paused: AtomicBool,
+    /// Handles given out. Only the consumer counts.
+    handed_out: AtomicU64,
+    /// Where the log ends, as far as the fetcher knows.
+    log_end: AtomicU64,
+    /// When the last write of the owner that succeeded began, in microseconds of the clock.
+    wrote_at: AtomicU64,
+    draining: AtomicBool,
+    closing: AtomicBool,
+    max_acked_ranges: usize,
+}
+
+/// Why a lease ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Another consumer took it over.
+    Fenced,
+    /// It could not be renewed in time.
+    Lapsed,
+    /// Nothing was polled or committed for `max_processing`.
+    Stuck,
+    /// It was given back.
+    Released,
+    /// The runtime has ended.
+    Closed,
+}
+
+impl Session {
+    pub(super) fn new(
+        lease: Lease,
+        storage: Arc<dyn Storage>,
+        shared: Arc<Shared>,
+        state: &GroupState,
+        began: Duration,
+        max_acked_ranges: usize,
+    ) -> Self {
+        Self {
+            lease,
+            storage,
+            shared,
+            acks: Mutex::new(Acks::new(state.progress.clone())),
+            attempts: Mutex::new(state.attempts.iter().copied().collect()),
+            work: Notify::new(),
+            holes: Notify::new(),
+            settled: Notify::new(),
+            ended: watch::Sender::new(None),
+            dead: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
+            handed_out: AtomicU64::new(0),
+            log_end: AtomicU64::new(state.bounds.end),
+            wrote_at: AtomicU64::new(began.as_micros() as u64),
+            draining: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            max_acked_ranges,
+        }
+    }
+
+    pub(crate) fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    pub(crate) fn is_of(&self, storage: &Arc<dyn Storage>) -> bool {
+        Arc::ptr_eq(&self.storage, storage)
+    }
+
+    // Verdicts.
+
+    /// Done: written soon, by the way.
+    pub(crate) fn ack(&self, offset: u64) {
+        let mut acks = self.acks();
+        let first = !acks.has_pending();
+        acks.done(offset..offset + 1);
+        self.finish(acks, first);
+    }
+
+    /// Done: written now, and whoever waits for the round is told.
+    pub(crate) fn commit(&self, done: Range<u64>) -> Arc<Round> {
+        let mut acks = self.acks();
+        // Whoever made the round has woken the keeper for it.
+        let first = !acks.is_awaited();
+        let round = acks.next_round();
+        acks.done(done);
+        let end = self.ended();
+        self.finish(acks, first);
+        if let Some(end) = end {
+            round.complete(Err(self.error(end)));
+        }
+        round
+    }
+
+    /// Done, and durable: written together with the messages that it rode in.
+    pub(crate) fn rode(&self, offset: u64) {
+        let mut acks = self.acks();
+        acks.written(offset..offset + 1);
+        self.finish(acks, false);
+    }
+
+    /// Let go of without a verdict.
+    pub(crate) fn dropped(&self, offset: u64) {
+        let mut acks = self.acks();
+        acks.dropped(offset);
+        self.finish(acks, false);
+    }
+
+    fn finish(&self, mut acks: MutexGuard<'_, Acks>, wake_keeper: bool) {
+        acks.finish();
+        let has_hole = acks.has_hole();
+        let pause = acks.progress().acked().len() >= self.max_acked_ranges;
+        let resumes = !pause && self.paused.load(Ordering::Relaxed);
+        if pause || resumes {
+            self.paused.store(pause, Ordering::Relaxed);
+        }
+        drop(acks);
+        if has_hole {
+            self.holes.notify_one();
+        }
+        if wake_keeper {
+            self.work.notify_one();
+        }
+        if resumes {
+            self.shared.wake();
+        }
+        if self.draining.load(Ordering::Relaxed) {
+            self.settled.notify_one();
+        }
+    }
+
+    // The hot path of the consumer.
+
+    pub(super) fn is_live(&self) -> bool {
+        !self.dead.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn hand_out(&self) {
+        // There is one consumer: nobody else writes this.
+        let handed_out = self.handed_out.load(Ordering::Relaxed) + 1;
+        self.handed_out.store(handed_out, Ordering::Release);
+    }
+
+    // The keeper and the fetcher.
+
+    pub(super) fn progress(&self) -> Progress {
+        self.acks().progress().clone()
+    }
+
+    pub(super) fn take_pending(&self) -> (Ranges, Option<Arc<Round>>) {
+        self.acks().take()
+    }
+
+    pub(super) fn put_back(&self, done: &Ranges) {
+        self.acks().put_back(done);
+    }
+
+    pub(super) fn has_pending(&self) -> bool {
+        self.acks().has_pending()
+    }
+
+    pub(super) fn is_awaited(&self) -> bool {
+        self.acks().is_awaited()
+    }
+
+    pub(super) fn learn(&self, durable: &Progress) {
+        self.acks().learn(durable);
+    }
+
+    /// Counts messages that are gone from the log as done.
+    pub(super) fn skip(&self, gone: Range<u64>) {
+        self.acks().done(gone);
+        self.work.notify_one();
+    }
+
+    pub(super) fn take_holes(&self) -> Ranges {
+        self.acks().take_holes()
+    }
+
+    pub(super) fn has_hole(&self) -> bool {
+        self.acks().has_hole()
+    }
+
+    pub(super) async fn hole(&self) {
+        while !self.has_hole() {
+            self.holes.notified().await;
+        }
+    }
+
+    pub(super) async fn work(&self) {
+        self.work.notified().await;
+    }
+
+    /// The fetcher found the end of the log here, in a read that began then.
+    pub(super) fn saw_end(&self, end: u64, began: Duration) {
+        let idle = !self.is_behind();
+        self.log_end.fetch_max(end, Ordering::Relaxed);
+        if idle && self.is_behind() {
+            // After idling it goes on optimistically: the read saw the epoch.
+            self.wrote_at
+                .fetch_max(began.as_micros() as u64, Ordering::Relaxed);
+            self.work.notify_one();
+        }
+    }
+
+    /// Whether a message waits to be done.
+    pub(super) fn is_behind(&self) -> bool {
+        let acks = self.acks();
+        let (end, progress) = (self.log_end.load(Ordering::Relaxed), acks.progress());
+        end.saturating_sub(progress.position()) > progress.acked().count()
+    }
+
+    /// A write of the owner that began then has succeeded.
+    pub(crate) fn wrote(&self, began: Duration) {
+        self.wrote_at
+            .fetch_max(began.as_micros() as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn wrote_at(&self) -> Duration {
+        Duration::from_micros(self.wrote_at.load(Ordering::Relaxed))
+    }
+
+    /// Changes with each poll of the consumer and each verdict.
+    pub(super) fn activity(&self) -> u64 {
+        self.shared.polls().wrapping_add(self.acks().finished())
+    }
+
+    /// How often the messages of `offsets` were begun before, those that were.
+    pub(super) fn attempts(&self, offsets: Range<u64>) -> Vec<(u64, u32)> {
+        let attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
+        let begun = attempts.range(offsets);
+        begun.map(|(offset, times)| (*offset, *times)).collect()
+    }
+
+    /// Messages are delivered again. What is done is forgotten.
+    pub(super) fn begin_again(&self, offsets: impl Iterator<Item = u64>) {
+        let position = self.acks().progress().position();
+        let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
+        *attempts = attempts.split_off(&position);
+        for offset in offsets {
+            *attempts.entry(offset).or_default() += 1;
+        }
+    }
+
+    /// Lets the keeper write what is left, and end.
+    pub(super) fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+        self.work.notify_one();
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    // The end.
+
+    pub(crate) fn fence(&self) {
+        self.end(End::Fenced);
+    }
+
+    /// Ends the session, for the first reason that comes. Nothing more is handed out, and all who
+    /// wait are told.
+    pub(super) fn end(&self, end: End) {
+        // Under the lock, so that no commit slips in between.
+        let mut acks = self.acks();
+        self.dead.store(true, Ordering::Release);
+        self.ended.send_if_modified(|ended| {
+            let first = ended.is_none();
+            ended.get_or_insert(end);
+            first
+        });
+        let (_, round) = acks.take();
+        drop(acks);
+        if let Some(round) = round {
+            round.complete(Err(self.end_error()));
+        }
+        self.work.notify_one();
+        self.settled.notify_one();
+    }
+
+    pub(super) fn ended(&self) -> Option<End> {
+        *self.ended.borrow()
+    }
+
+    pub(super) async fn until_ended(&self) -> End {
+        let mut ended = self.ended.subscribe();
+        let ended = ended.wait_for(Option::is_some).await;
+        ended.ok().and_then(|end| *end).unwrap_or(End::Closed)
+    }
+
+    /// Resolves once all handles that were given out are gone, or the session has ended.
+    pub(super) async fn drained(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+        while self.is_live() && self.acks().finished() < self.handed_out.load(Ordering::Acquire) {
+            self.settled.notified().await;
+        }
+    }
+
+    pub(super) fn end_error(&self) -> Error {
+        self.error(self.ended().unwrap_or(End::Closed))
+    }
+
+    fn error(&self, end: End) -> Error {
+        let Lease { group, epoch, .. } = &self.lease;
+        match end {
+            End::Fenced => Error::new(
+                ErrorKind::Fenced,
+                format!(
+                    "{group}: the lease with epoch {epoch} was taken over; its messages reach \
+                     the new owner"
+                ),
+            ),
+            End::Lapsed => Error::new(
+                ErrorKind::Fenced,
+                format!("{group}: the lease with epoch {epoch} could not be renewed in time"),
+            ),
+            End::Stuck => Error::new(
+                ErrorKind::Fenced,
+                format!(
+                    "{group}: the lease with epoch {epoch} was given up: nothing was polled or \
+                     committed for max_processing"
+                ),
+            ),
+            End::Released => Error::new(
+                ErrorKind::Fenced,
+                format!("{group}: the lease with epoch {epoch} was given back at shutdown"),
+            ),
+            End::Closed => Error::closed(format!(
+                "{group}: the runtime that the consumer ran on has ended"
+            )),
+        }
+    }
+
+    // Nothing that holds this lock can panic halfway through a change.
+    fn acks(&self) -> MutexGuard<'_, Acks> {
+        self.acks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("lease", &self.lease)
+            .field("ended", &self.ended())
+            .finish_non_exhaustive()
+    }
+}

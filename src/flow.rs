@@ -1,0 +1,263 @@
+//! The handle that makes producers and consumers.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::appender::Appender;
+use crate::clock::Clock;
+use crate::consumer::ConsumerBuilder;
+use crate::error::{Error, ErrorKind, Result};
+use crate::message::Message;
+use crate::name::Name;
+use crate::options::{MAX_APPEND_BYTES, Options};
+use crate::producer::ProducerBuilder;
+use crate::retry::RetryPolicy;
+use crate::storage::{Group, GroupState, Partition, Read, Storage, StreamSettings};
+use crate::watch::Watch;
+
+/// An open storage: makes producers and consumers, and answers questions about streams and groups.
+/// Cheap to clone; clones share everything.
+#[derive(Clone)]
+pub struct Flowstream(Arc<Inner>);
+
+struct Inner {
+    storage: Arc<dyn Storage>,
+    options: Options,
+    appender: Appender,
+    watch: Watch,
+}
+
+impl Flowstream {
+    pub(crate) fn new(storage: Arc<dyn Storage>, options: Options) -> Self {
+        let (clock, retry) = (options.clock.clone(), options.retry);
+        Self(Arc::new(Inner {
+            appender: Appender::new(storage.clone(), clock.clone(), retry),
+            watch: Watch::new(storage.clone(), clock),
+            storage,
+            options,
+        }))
+    }
+
+    /// A producer for a stream, which is made with one partition if it is not there.
+    ///
+    /// Await the builder. Fails as [`Invalid`](ErrorKind::Invalid) for a bad name.
+    pub fn producer(&self, stream: impl Into<String>) -> ProducerBuilder {
+        ProducerBuilder::new(self.clone(), stream.into())
+    }
+
+    /// A consumer of a stream for a group. Both are made if they are not there; a new group begins
+    /// at the [start](ConsumerBuilder::start) that the builder says, with the earliest message by
+    /// default.
+    ///
+    /// Await the builder. Fails as [`Invalid`](ErrorKind::Invalid) for a bad name.
+    pub fn consumer(&self, stream: impl Into<String>, group: impl Into<String>) -> ConsumerBuilder {
+        ConsumerBuilder::new(self.clone(), stream.into(), group.into())
+    }
+
+    /// Makes a stream with so many partitions. One that is there stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`](ErrorKind::Invalid) for a bad name, for no partition or more than 10,000, and
+    /// for a stream that is there with another number of partitions.
+    pub async fn create_stream(&self, stream: impl AsRef<str>, partitions: u32) -> Result<()> {
+        let stream = Name::new(stream)?;
+        if !(1..=10_000).contains(&partitions) {
+            return Err(Error::invalid(format!(
+                "a stream has 1 to 10,000 partitions, not {partitions}: {stream}"
+            )));
+        }
+        let settings = self.create(&stream, Some(partitions)).await?;
+        if settings.partitions != partitions {
+            return Err(Error::invalid(format!(
+                "the stream {stream} is there already, with {} partitions instead of {partitions}",
+                settings.partitions
+            )));
+        }
+        Ok(())
+    }
+
+    /// Where each partition of a stream starts and ends: the offsets that are in the log.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](ErrorKind::NotFound) if there is no such stream.
+    pub async fn stream(&self, stream: impl AsRef<str>) -> Result<Vec<Range<u64>>> {
+        let partitions = self.partitions(&Name::new(stream)?).await?;
+        self.retry(|| self.storage().bounds(&partitions)).await
+    }
+
+    /// How a group stands in each partition of a stream.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](ErrorKind::NotFound) if there is no such stream or group.
+    pub async fn group(
+        &self,
+        stream: impl AsRef<str>,
+        group: impl AsRef<str>,
+    ) -> Result<Vec<GroupState>> {
+        let name = Name::new(group)?;
+        let groups: Vec<Group> = self
+            .partitions(&Name::new(stream)?)
+            .await?
+            .into_iter()
+            .map(|partition| Group {
+                partition,
+                name: name.clone(),
+            })
+            .collect();
+        let states = self.retry(|| self.storage().observe(&groups)).await?;
+        states
+            .into_iter()
+            .zip(&groups)
+            .map(|(state, group)| {
+                state.ok_or_else(|| {
+                    Error::new(ErrorKind::NotFound, format!("there is no {group}"))
+                })
+            })
+            .collect()
+    }
+
+    /// Reads a page of a partition without a group: messages with their offsets, from the offset
+    /// `from` on, about 1 MiB of them. An empty page is the end of the log.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](ErrorKind::NotFound) if there is no such stream or partition.
+    pub async fn read(
+        &self,
+        stream: impl AsRef<str>,
+        partition: u32,
+        from: u64,
+    ) -> Result<Vec<(u64, Message)>> {
+        let read = Read {
+            partition: Partition {
+                stream: Name::new(stream)?,
+                index: partition,
+            },
+            from,
+            max_bytes: 1 << 20,
+            group: None,
+        };
+        let fetched = self.retry(|| self.storage().read(read.clone())).await?;
+        let batches = fetched.batches.iter();
+        Ok(batches
+            .flat_map(|batch| batch.offsets().zip(0..).map(|(at, i)| (at, batch.records.message(i))))
+            .filter(|(offset, _)| *offset >= from)
+            .collect())
+    }
+
+    /// Deletes the messages of a partition before the offset `before`, as far as whole batches go,
+    /// and gives the offset where the log starts now. A group that had not done them gets an
+    /// [`OutOfRange`](ErrorKind::OutOfRange) error once and goes on behind.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](ErrorKind::NotFound) if there is no such stream or partition.
+    pub async fn trim(
+        &self,
+        stream: impl AsRef<str>,
+        partition: u32,
+        before: u64,
+    ) -> Result<u64> {
+        let partition = Partition {
+            stream: Name::new(stream)?,
+            index: partition,
+        };
+        self.retry(|| self.storage().trim(&partition, before)).await
+    }
+
+    /// Waits for the appends that are under way, and lets go of the storage, so that another
+    /// process can open the file. Shut consumers down first: what they still do fails as
+    /// [`Closed`](ErrorKind::Closed).
+    ///
+    /// Without it, the storage closes when the last handle, producer, consumer and delivery is
+    /// gone.
+    pub async fn close(&self) -> Result<()> {
+        self.0.appender.settled().await;
+        self.storage().close().await
+    }
+
+    pub(crate) fn storage(&self) -> &Arc<dyn Storage> {
+        &self.0.storage
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.0.options.clock
+    }
+
+    pub(crate) fn retry_policy(&self) -> RetryPolicy {
+        self.0.options.retry
+    }
+
+    pub(crate) fn appender(&self) -> &Appender {
+        &self.0.appender
+    }
+
+    pub(crate) fn watch(&self) -> &Watch {
+        &self.0.watch
+    }
+
+    /// Makes sure that a stream is there, and gives its number of partitions.
+    pub(crate) async fn open_stream(&self, stream: &Name) -> Result<u32> {
+        Ok(self.create(stream, None).await?.partitions)
+    }
+
+    pub(crate) fn check(&self, message: &Message) -> Result<()> {
+        let (size, limit) = (message.size(), self.0.options.max_message_bytes);
+        if size > limit {
+            return Err(Error::invalid(format!(
+                "a message of {size} bytes is over the limit of {limit} bytes \
+                 (Options::max_message_bytes)"
+            )));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn check_append(&self, bytes: usize, messages: usize) -> Result<()> {
+        if bytes > MAX_APPEND_BYTES || messages > MAX_APPEND_MESSAGES {
+            return Err(Error::invalid(format!(
+                "one append takes at most {MAX_APPEND_BYTES} bytes and {MAX_APPEND_MESSAGES} \
+                 messages, not {bytes} bytes and {messages} messages: append it in parts"
+            )));
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn retry<T, F>(&self, call: impl FnMut() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        self.retry_policy().run(&**self.clock(), call).await
+    }
+
+    async fn create(&self, stream: &Name, partitions: Option<u32>) -> Result<StreamSettings> {
+        let settings = self
+            .retry(|| self.storage().create_stream(stream, partitions))
+            .await?;
+        self.appender().routes().learn(stream.clone(), settings);
+        Ok(settings)
+    }
+
+    /// The partitions of a stream that is there.
+    async fn partitions(&self, stream: &Name) -> Result<Vec<Partition>> {
+        let at = |index| Partition {
+            stream: stream.clone(),
+            index,
+        };
+        // Asking for the bounds first does not create it.
+        let first = [at(0)];
+        self.retry(|| self.storage().bounds(&first)).await?;
+        Ok((0..self.open_stream(stream).await?).map(at).collect())
+    }
+}
+
+const MAX_APPEND_MESSAGES: usize = 1 << 20;
+
+impl fmt::Debug for Flowstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Flowstream").field(self.storage()).finish()
+    }
+}

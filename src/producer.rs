@@ -1,0 +1,393 @@
+//! The Sink.
+
+use std::fmt;
+use std::future::{IntoFuture, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures_core::future::BoxFuture;
+use futures_sink::Sink;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use crate::appender::{Answer, AppendedRow, Submission, Unsent};
+use crate::error::{Error, Result};
+use crate::flow::Flowstream;
+use crate::message::{Batch, Message};
+use crate::name::Name;
+
+/// What one message costs in a buffer besides its bytes.
+const MESSAGE_OVERHEAD: usize = 64;
+
+/// Appends messages to a stream: a [`Sink`].
+///
+/// Two buffers take turns: one fills while the other is under way to the storage. Clones have
+/// buffers of their own and share the writes, so a thousand tasks that each send one message pay
+/// for a few transactions. Messages of one producer to one partition keep their order.
+///
+/// - `poll_ready` looks only at the room in the buffer, and drives what is under way. It fails only
+///   once the sink is closed, so a combinator that holds an item while it asks never loses it.
+/// - `start_send` takes the message, even when it reports an error of an earlier write. It refuses
+///   only an [invalid](crate::ErrorKind::Invalid) one, which comes back in the error
+///   ([`Error::take_unsent`]). A full buffer leaves at once, without waiting for a flush.
+/// - `poll_flush` and `poll_close` are ready once everything accepted is durable, also what was
+///   accepted while the flush was under way.
+///
+/// A write that fails is tried again within the budget of
+/// [`Options::retry_for`](crate::Options::retry_for). When that has run out, it is reported once;
+/// the messages stay, in order, and the next poll starts another budget.
+/// [`take_unsent`](Self::take_unsent) gives them back instead. So after an error of `send`, do not
+/// send the same message again: it is still here.
+///
+/// # Cancel safety
+///
+/// Dropping a `send`, `flush` or `close` at any point leaves a message either taken or not: taken
+/// ones are written by the next flush. Dropping the producer discards what no flush has sent; what
+/// is under way runs to its end.
+///
+/// # Examples
+///
+/// ```
+/// # async fn example() -> flowstream::Result<()> {
+/// use futures::SinkExt;
+///
+/// let flow = flowstream::open("memory:").await?;
+/// let mut orders = flow.producer("orders").await?;
+/// orders.feed("one".into()).await?; // in the buffer
+/// orders.send("two".into()).await?; // both durable
+/// # Ok(()) }
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(example()).unwrap();
+/// ```
+pub struct Producer {
+    flow: Flowstream,
+    stream: Name,
+    limits: Limits,
+    runtime: Handle,
+    filling: Vec<Message>,
+    filling_bytes: usize,
+    in_flight: Option<InFlight>,
+    /// The batch that failed. It goes before all others.
+    unsent: Option<Batch>,
+    /// An error that nobody was told yet.
+    failed: Option<Error>,
+    closed: bool,
+}
+
+struct InFlight {
+    answer: oneshot::Receiver<Answer>,
+    /// Given to `append`, whose caller gets it back; not part of the sink.
+    is_append: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    batch_bytes: usize,
+    batch_messages: usize,
+}
+
+impl Producer {
+    /// Appends messages together or not at all, over several streams and partitions too, and says
+    /// where they are. They go behind what the sink accepted before, which is flushed first.
+    ///
+    /// # Errors
+    ///
+    /// The error has the messages: [`Error::take_unsent`]. If it is
+    /// [in doubt](Error::in_doubt), they may have been written; appending *that batch* again never
+    /// doubles them. [`Invalid`](crate::ErrorKind::Invalid): a message, or all together, over the
+    /// limit; nothing was written. [`Fenced`](crate::ErrorKind::Fenced): a commit that rides in
+    /// them is of a lease that was lost; nothing was written. The error of a flush comes out here as
+    /// well, with this batch in it: what failed to flush stays in the producer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it was sent, nothing was written; afterwards it runs to its end.
+    pub async fn append(&mut self, batch: impl Into<Batch>) -> Result<Appended> {
+        let batch = batch.into();
+        let accepted = match self.check_batch(&batch) {
+            Ok(()) => poll_fn(|cx| self.poll_drain(cx)).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = accepted {
+            return Err(error.with_unsent(batch));
+        }
+        if batch.is_empty() {
+            return Ok(Appended::default());
+        }
+        self.submit(batch, true);
+        match poll_fn(|cx| self.poll_answer(cx)).await {
+            Some(Ok(rows)) => Ok(Appended { rows }),
+            Some(Err(Unsent { error, batch })) => Err(error.with_unsent(batch)),
+            None => Ok(Appended::default()),
+        }
+    }
+
+    /// Takes back what is not known to be written and not under way: the batch that failed, if one
+    /// did, and what was accepted since. In order; after this the sink is empty.
+    pub fn take_unsent(&mut self) -> Vec<Batch> {
+        let filling = std::mem::take(&mut self.filling);
+        self.filling_bytes = 0;
+        let filling = (!filling.is_empty()).then(|| Batch::from(filling));
+        self.unsent.take().into_iter().chain(filling).collect()
+    }
+
+    /// The name of the stream.
+    pub fn stream(&self) -> &str {
+        self.stream.as_str()
+    }
+
+    fn check_batch(&self, batch: &Batch) -> Result<()> {
+        if self.closed {
+            return Err(closed(&self.stream));
+        }
+        let mut bytes = 0;
+        for message in batch.messages() {
+            self.flow.check(message)?;
+            bytes += message.size();
+        }
+        self.flow.check_append(bytes, batch.len())
+    }
+
+    fn is_full(&self) -> bool {
+        self.filling_bytes >= self.limits.batch_bytes
+            || self.filling.len() >= self.limits.batch_messages
+    }
+
+    fn submit(&mut self, batch: Batch, atomic: bool) {
+        let (answer, receiver) = oneshot::channel();
+        let submission = Submission {
+            stream: self.stream.clone(),
+            batch,
+            atomic,
+            answer,
+        };
+        // The runtime that polls, or the one that made the producer where there is none.
+        let runtime = Handle::try_current().unwrap_or_else(|_| self.runtime.clone());
+        self.flow.appender().submit(submission, &runtime);
+        self.in_flight = Some(InFlight {
+            answer: receiver,
+            is_append: atomic,
+        });
+    }
+
+    /// Sends what waits, unless something is under way.
+    fn send_next(&mut self) {
+        if self.in_flight.is_some() {
+            return;
+        }
+        if let Some(batch) = self.unsent.take() {
+            self.submit(batch, false);
+        } else if !self.filling.is_empty() {
+            let capacity = self.filling.len();
+            let filled = std::mem::replace(&mut self.filling, Vec::with_capacity(capacity));
+            self.filling_bytes = 0;
+            self.submit(Batch::from(filled), false);
+        }
+    }
+
+    /// The answer to what is under way; `None` if nothing is.
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Answer>> {
+        let Some(in_flight) = &mut self.in_flight else {
+            return Poll::Ready(None);
+        };
+        let answer = ready!(Pin::new(&mut in_flight.answer).poll(cx));
+        self.in_flight = None;
+        Poll::Ready(Some(answer.unwrap_or_else(|_| {
+            Err(Unsent {
+                error: Error::closed("the task that appends has ended").with_doubt(),
+                batch: Batch::default(),
+            })
+        })))
+    }
+
+    /// Ready once nothing is under way. A batch that failed is kept.
+    fn poll_landed(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let is_append = self.in_flight.as_ref().is_some_and(|it| it.is_append);
+        match ready!(self.poll_answer(cx)) {
+            // Its future was dropped: nobody waits for it.
+            Some(Err(_)) if is_append => Poll::Ready(Ok(())),
+            Some(Err(Unsent { error, batch })) => {
+                self.unsent = (!batch.is_empty()).then_some(batch);
+                Poll::Ready(Err(error))
+            }
+            Some(Ok(_)) | None => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Ready once everything accepted is durable.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        loop {
+            if let Some(error) = self.failed.take() {
+                return Poll::Ready(Err(error));
+            }
+            ready!(self.poll_landed(cx))?;
+            self.send_next();
+            if self.in_flight.is_none() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+impl Sink<Message> for Producer {
+    type Error = Error;
+
+    fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let this = self.get_mut();
+        if this.closed {
+            return Poll::Ready(Err(closed(&this.stream)));
+        }
+        loop {
+            if !this.is_full() {
+                return Poll::Ready(Ok(()));
+            }
+            if this.failed.is_some() {
+                // One over the bound, so that `start_send` can tell.
+                return Poll::Ready(Ok(()));
+            }
+            match ready!(this.poll_landed(cx)) {
+                Ok(()) => this.send_next(),
+                Err(error) => this.failed = Some(error),
+            }
+        }
+    }
+
+    fn start_send(self: Pin<&mut Self>, message: Message) -> Result<()> {
+        let this = self.get_mut();
+        if this.closed {
+            return Err(closed(&this.stream).with_unsent(Batch::from(message)));
+        }
+        if let Err(error) = this.flow.check(&message) {
+            return Err(error.with_unsent(Batch::from(message)));
+        }
+        this.filling_bytes += message.size() + MESSAGE_OVERHEAD;
+        this.filling.push(message);
+        if let Some(error) = this.failed.take() {
+            return Err(error);
+        }
+        if this.is_full() && this.unsent.is_none() {
+            this.send_next();
+        }
+        Ok(())
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.get_mut().poll_drain(cx)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_drain(cx))?;
+        this.closed = true;
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// With buffers of its own.
+impl Clone for Producer {
+    fn clone(&self) -> Self {
+        Self {
+            flow: self.flow.clone(),
+            stream: self.stream.clone(),
+            limits: self.limits,
+            runtime: self.runtime.clone(),
+            filling: Vec::new(),
+            filling_bytes: 0,
+            in_flight: None,
+            unsent: None,
+            failed: None,
+            closed: self.closed,
+        }
+    }
+}
+
+impl fmt::Debug for Producer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Producer")
+            .field("stream", &self.stream)
+            .field("filling", &self.filling.len())
+            .field("in_flight", &self.in_flight.is_some())
+            .field("closed", &self.closed)
+            .finish_non_exhaustive()
+    }
+}
+
+fn closed(stream: &Name) -> Error {
+    Error::closed(format!("the producer of {stream} is closed"))
+}
+
+/// Where the messages of an [`append`](Producer::append) are.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Appended {
+    rows: Vec<AppendedRow>,
+}
+
+impl Appended {
+    /// One row for each stream and partition that got messages.
+    pub fn offsets(&self) -> &[AppendedRow] {
+        &self.rows
+    }
+}
+
+/// Makes a [`Producer`]: set what differs from the defaults, then `.await`.
+#[derive(Debug)]
+#[must_use = "a builder does nothing until it is awaited"]
+pub struct ProducerBuilder {
+    flow: Flowstream,
+    stream: String,
+    limits: Limits,
+}
+
+impl ProducerBuilder {
+    pub(crate) fn new(flow: Flowstream, stream: String) -> Self {
+        Self {
+            flow,
+            stream,
+            limits: Limits {
+                batch_bytes: 1 << 20,
+                batch_messages: 10_000,
+            },
+        }
+    }
+
+    /// A buffer leaves once it has so many bytes, keys, headers and 64 bytes a message included:
+    /// 1 MiB by default. The producer holds two buffers.
+    pub fn batch_bytes(mut self, bytes: usize) -> Self {
+        self.limits.batch_bytes = bytes;
+        self
+    }
+
+    /// A buffer leaves once it has so many messages: 10,000 by default.
+    pub fn batch_messages(mut self, messages: usize) -> Self {
+        self.limits.batch_messages = messages;
+        self
+    }
+}
+
+impl IntoFuture for ProducerBuilder {
+    type Output = Result<Producer>;
+    type IntoFuture = BoxFuture<'static, Result<Producer>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let Self {
+                flow,
+                stream,
+                limits,
+            } = self;
+            let stream = Name::new(stream)?;
+            flow.open_stream(&stream).await?;
+            Ok(Producer {
+                flow,
+                stream,
+                limits,
+                runtime: Handle::current(),
+                filling: Vec::new(),
+                filling_bytes: 0,
+                in_flight: None,
+                unsent: None,
+                failed: None,
+                closed: false,
+            })
+        })
+    }
+}

@@ -1,0 +1,225 @@
+//! The rules of groups and leases, and how their refusals read: once for all storages of this crate.
+
+use std::ops::Range;
+
+use super::{Claim, Group, GroupState, Id, Lease, Name, Partition, Progress, Ranges, Start};
+use crate::clock::to_micros;
+use crate::error::{Error, ErrorKind, Result};
+
+/// A group in a partition, as it is kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct StoredGroup {
+    pub(super) owner: Option<Id>,
+    pub(super) epoch: u64,
+    pub(super) generation: u64,
+    pub(super) progress: Progress,
+    /// Sorted by offset.
+    pub(super) attempts: Vec<(u64, u32)>,
+}
+
+impl StoredGroup {
+    pub(super) fn at(position: u64) -> Self {
+        Self {
+            progress: Progress::at(position),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn holds(&self, lease: &Lease) -> bool {
+        self.owner == Some(lease.owner) && self.epoch == lease.epoch
+    }
+
+    /// Gives the lease to the claimer if the claim may have it, and says whether.
+    pub(super) fn claim(&mut self, claim: &Claim, bounds: &Range<u64>) -> bool {
+        match self.owner {
+            // Its first answer got lost. It counts as a write: the owner trusts its lease from now.
+            Some(owner) if owner == claim.owner => {}
+            Some(_) if claim.over == Some((self.epoch, self.generation)) => {
+                self.count_attempt(bounds);
+                self.epoch += 1;
+            }
+            Some(_) => return false,
+            None => self.epoch += 1,
+        }
+        self.owner = Some(claim.owner);
+        self.generation += 1;
+        true
+    }
+
+    /// The first message that is not done may be what the last owner died of.
+    fn count_attempt(&mut self, bounds: &Range<u64>) {
+        let from = bounds.start.max(self.progress.position());
+        let undone = self.progress.acked().gaps(from..bounds.end);
+        let Some(offset) = undone.first().map(|gap| gap.start) else {
+            return;
+        };
+        match self.attempts.binary_search_by_key(&offset, |a| a.0) {
+            Ok(at) => self.attempts[at].1 = self.attempts[at].1.saturating_add(1),
+            Err(at) => self.attempts.insert(at, (offset, 1)),
+        }
+    }
+
+    pub(super) fn commit(&mut self, done: &Ranges) {
+        self.generation += 1;
+        self.progress.merge(done);
+        if !self.attempts.is_empty() {
+            let progress = &self.progress;
+            self.attempts.retain(|a| !progress.is_done(a.0));
+        }
+    }
+
+    pub(super) fn release(&mut self) {
+        self.owner = None;
+        self.generation += 1;
+    }
+
+    pub(super) fn state(&self, owner_dead: bool, bounds: Range<u64>) -> GroupState {
+        GroupState {
+            owner: self.owner,
+            owner_dead,
+            epoch: self.epoch,
+            generation: self.generation,
+            progress: self.progress.clone(),
+            attempts: self.attempts.clone(),
+            bounds,
+        }
+    }
+}
+
+/// The position of a new group. `appended_since` finds the base of the first batch that was
+/// appended at that time (microseconds since the epoch) or later.
+pub(super) fn position_at(
+    start: Start,
+    bounds: &Range<u64>,
+    appended_since: impl FnOnce(i64) -> Result<Option<u64>>,
+) -> Result<u64> {
+    Ok(match start {
+        Start::Earliest => bounds.start,
+        Start::Latest => bounds.end,
+        Start::Offset(offset) => offset,
+        Start::Time(time) => appended_since(to_micros(time))?.unwrap_or(bounds.end),
+    })
+}
+
+/// The most partitions that a stream can have: a bound on what one call can allocate.
+const MAX_PARTITIONS: u32 = 65_536;
+
+/// The number of partitions of a new stream.
+pub(super) fn partitions(stream: &Name, wanted: Option<u32>) -> Result<u32> {
+    let partitions = wanted.unwrap_or(1);
+    if !(1..=MAX_PARTITIONS).contains(&partitions) {
+        return Err(Error::invalid(format!(
+            "stream {stream} cannot have {partitions} partitions: give it 1 to {MAX_PARTITIONS}"
+        )));
+    }
+    Ok(partitions)
+}
+
+pub(super) fn no_partition(partition: &Partition) -> Error {
+    let text =
+        format!("there is no stream with the partition {partition}: create the stream first");
+    Error::new(ErrorKind::NotFound, text)
+}
+
+pub(super) fn no_group(group: &Group) -> Error {
+    let text = format!("there is no {group}: create it first");
+    Error::new(ErrorKind::NotFound, text)
+}
+
+pub(super) fn fenced(lease: &Lease) -> Error {
+    let text = format!(
+        "{} is no longer at epoch {} of this owner: its lease was taken over or given back, and \
+         nothing was written",
+        lease.group, lease.epoch
+    );
+    Error::new(ErrorKind::Fenced, text)
+}
+
+pub(super) fn closed() -> Error {
+    Error::closed("the storage was closed: open it again")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+
+    fn claim(owner: u128, over: Option<(u64, u64)>) -> Claim {
+        Claim {
+            group: Group {
+                partition: Partition {
+                    stream: Name::new("orders").unwrap(),
+                    index: 0,
+                },
+                name: Name::new("billing").unwrap(),
+            },
+            owner: Id(owner),
+            over,
+        }
+    }
+
+    fn lease(owner: u128, epoch: u64) -> Lease {
+        Lease {
+            group: claim(0, None).group,
+            owner: Id(owner),
+            epoch,
+        }
+    }
+
+    #[test]
+    fn a_claim_takes_what_is_free_its_own_or_named() {
+        let mut group = StoredGroup::at(0);
+        assert!(group.claim(&claim(1, None), &(0..5)));
+        assert_eq!((group.epoch, group.generation), (1, 1));
+        assert!(group.claim(&claim(1, None), &(0..5)), "its own");
+        assert_eq!((group.epoch, group.generation), (1, 2));
+        for over in [None, Some((1, 1)), Some((0, 2))] {
+            let before = group.clone();
+            assert!(!group.claim(&claim(2, over), &(0..5)));
+            assert_eq!(group, before);
+        }
+        assert!(group.attempts.is_empty());
+        assert!(group.claim(&claim(2, Some((1, 2))), &(0..5)));
+        assert_eq!((group.epoch, group.generation), (2, 3));
+        assert_eq!(group.attempts, [(0, 1)]);
+        assert!(!group.holds(&lease(1, 1)) && !group.holds(&lease(2, 1)));
+        assert!(group.holds(&lease(2, 2)));
+        group.release();
+        assert!(group.claim(&claim(3, None), &(0..5)));
+        assert_eq!(group.attempts, [(0, 1)], "nobody died");
+    }
+
+    #[test]
+    fn an_attempt_counts_for_the_first_message_that_is_left() {
+        let mut group = StoredGroup::at(0);
+        group.claim(&claim(1, None), &(0..0));
+        let mut take_over = |owner, bounds| {
+            let over = Some((group.epoch, group.generation));
+            assert!(group.claim(&claim(owner, over), &bounds));
+            group.attempts.clone()
+        };
+        assert_eq!(take_over(2, 0..0), [], "there is no message");
+        assert_eq!(take_over(3, 0..9), [(0, 1)]);
+        assert_eq!(take_over(4, 0..9), [(0, 2)]);
+        assert_eq!(take_over(5, 3..9), [(0, 2), (3, 1)], "0 to 2 were trimmed");
+        group.commit(&Ranges::from(3..9));
+        assert_eq!(group.attempts, [(0, 2)]);
+        group.commit(&Ranges::from(0..1));
+        assert_eq!(group.attempts, []);
+    }
+
+    #[test]
+    fn a_group_starts_where_it_is_told() {
+        let at = |start| {
+            let since = |micros| Ok((micros <= 1).then_some(5));
+            position_at(start, &(2..7), since).unwrap()
+        };
+        let time = |micros| Start::Time(SystemTime::UNIX_EPOCH + Duration::from_micros(micros));
+        assert_eq!(at(Start::Earliest), 2);
+        assert_eq!(at(Start::Latest), 7);
+        assert_eq!(at(Start::Offset(20)), 20);
+        assert_eq!(at(time(1)), 5);
+        assert_eq!(at(time(2)), 7);
+    }
+}

@@ -1,0 +1,113 @@
+//! One partition.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
+use std::time::SystemTime;
+
+use crate::clock::{from_micros, to_micros};
+use crate::error::Result;
+use crate::storage::group::{StoredGroup, position_at};
+use crate::storage::{Name, Records, Start, StoredBatch};
+
+/// The batches of a partition and its groups.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    batches: VecDeque<Batch>,
+    next: u64,
+    /// Microseconds; never goes back.
+    last_append: i64,
+    pub(super) groups: HashMap<Name, StoredGroup>,
+}
+
+#[derive(Debug)]
+pub(super) struct Batch {
+    base: u64,
+    appended_at: i64,
+    /// Its place among the appends to all partitions.
+    pub(super) sequence: u64,
+    records: Records,
+}
+
+impl Batch {
+    fn end(&self) -> u64 {
+        self.base + u64::from(self.records.len())
+    }
+
+    pub(super) fn size(&self) -> usize {
+        batch_size(&self.records)
+    }
+}
+
+/// What a batch takes in memory: the messages, and what is kept beside them.
+pub(super) fn batch_size(records: &Records) -> usize {
+    const ALLOCATION: usize = 64;
+    records.size() + size_of::<Batch>() + ALLOCATION
+}
+
+impl Log {
+    pub(super) fn bounds(&self) -> Range<u64> {
+        self.batches.front().map_or(self.next, |batch| batch.base)..self.next
+    }
+
+    /// The base offset of the records.
+    pub(super) fn append(&mut self, records: Records, sequence: u64, wall: SystemTime) -> u64 {
+        self.last_append = self.last_append.max(to_micros(wall));
+        let batch = Batch {
+            base: self.next,
+            appended_at: self.last_append,
+            sequence,
+            records,
+        };
+        let base = self.next;
+        self.next = batch.end();
+        self.batches.push_back(batch);
+        base
+    }
+
+    pub(super) fn read(&self, from: u64, max_bytes: usize) -> Vec<StoredBatch> {
+        let first = self.batches.partition_point(|batch| batch.end() <= from);
+        let mut room = max_bytes.max(1);
+        let batches = self.batches.range(first..).map_while(|batch| {
+            if room == 0 {
+                return None;
+            }
+            room = room.saturating_sub(batch.records.size());
+            Some(StoredBatch {
+                base_offset: batch.base,
+                appended_at: from_micros(batch.appended_at),
+                records: batch.records.clone(),
+            })
+        });
+        batches.collect()
+    }
+
+    pub(super) fn create_group(&mut self, name: &Name, start: Start) -> Result<()> {
+        if self.groups.contains_key(name) {
+            return Ok(());
+        }
+        let position = position_at(start, &self.bounds(), |micros| {
+            let since = |batch: &Batch| batch.appended_at < micros;
+            let at = self.batches.partition_point(since);
+            Ok(self.batches.get(at).map(|batch| batch.base))
+        })?;
+        self.groups.insert(name.clone(), StoredGroup::at(position));
+        Ok(())
+    }
+
+    /// The batches that end at or before the offset, oldest first.
+    pub(super) fn until(&self, before: u64) -> impl Iterator<Item = &Batch> {
+        self.batches.iter().take_while(move |b| b.end() <= before)
+    }
+
+    /// Drops the oldest batches, so many, and gives the bytes that it frees.
+    pub(super) fn drop_oldest(&mut self, count: usize) -> usize {
+        self.batches.drain(..count).map(|batch| batch.size()).sum()
+    }
+
+    /// The group that is the furthest behind, and its position.
+    pub(super) fn slowest(&self) -> Option<(&Name, u64)> {
+        let groups = self.groups.iter();
+        let positions = groups.map(|(name, group)| (name, group.progress.position()));
+        positions.min_by_key(|(_, position)| *position)
+    }
+}

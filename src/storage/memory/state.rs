@@ -1,0 +1,209 @@
+//! What is under the lock.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::time::SystemTime;
+
+use super::log::{Log, batch_size};
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::group::{self, StoredGroup, no_partition};
+use crate::storage::ids::{Ids, Outcome};
+use crate::storage::{Append, Appended, Group, Id, Lease, Name, Partition, StreamSettings};
+
+pub(super) struct State {
+    pub(super) max_bytes: usize,
+    bytes: usize,
+    /// The number of batches appended so far.
+    sequence: u64,
+    streams: HashMap<Name, Vec<Log>>,
+    ids: Ids,
+}
+
+impl State {
+    pub(super) fn new(max_bytes: usize) -> Self {
+        Self {
+            max_bytes,
+            bytes: 0,
+            sequence: 0,
+            streams: HashMap::new(),
+            ids: Ids::default(),
+        }
+    }
+
+    pub(super) fn create_stream(
+        &mut self,
+        stream: &Name,
+        wanted: Option<u32>,
+    ) -> Result<StreamSettings> {
+        let logs = match self.streams.get(stream) {
+            Some(logs) => logs,
+            None => {
+                let partitions = group::partitions(stream, wanted)?;
+                let logs = (0..partitions).map(|_| Log::default()).collect();
+                self.streams.entry(stream.clone()).or_insert(logs)
+            }
+        };
+        Ok(StreamSettings::new(logs.len() as u32))
+    }
+
+    pub(super) fn log(&mut self, partition: &Partition) -> Result<&mut Log> {
+        self.streams
+            .get_mut(&partition.stream)
+            .and_then(|logs| logs.get_mut(partition.index as usize))
+            .ok_or_else(|| no_partition(partition))
+    }
+
+    /// The group, if the lease is still this one.
+    pub(super) fn held(&mut self, lease: &Lease) -> Option<&mut StoredGroup> {
+        let log = self.log(&lease.group.partition).ok()?;
+        let group = log.groups.get_mut(&lease.group.name)?;
+        group.holds(lease).then_some(group)
+    }
+
+    /// The answer, and whether this call wrote it.
+    pub(super) fn append(&mut self, append: &Append, wall: SystemTime) -> Result<(Appended, bool)> {
+        match self.ids.get(append.id) {
+            Some(Outcome::Written(bases)) => return Ok((Appended::Written(bases.clone()), false)),
+            Some(Outcome::Refused) => return Ok((Appended::Refused, false)),
+            None => {}
+        }
+        let commits = append.commits.iter().enumerate();
+        let lost = commits.filter(|(_, (lease, _))| self.held(lease).is_none());
+        let lost: Vec<usize> = lost.map(|(index, _)| index).collect();
+        if !lost.is_empty() {
+            return Ok((Appended::Fenced(lost), false));
+        }
+        for row in &append.rows {
+            self.log(&row.partition)?;
+        }
+        self.commit_and_make_room(append)?;
+        let mut bases = Vec::with_capacity(append.rows.len());
+        for row in &append.rows {
+            let sequence = self.sequence;
+            let log = self.log(&row.partition)?;
+            bases.push(log.append(row.records.clone(), sequence, wall));
+            self.bytes += batch_size(&row.records);
+            self.sequence += 1;
+        }
+        let outcome = Outcome::Written(bases.clone());
+        self.ids.insert(append.id, outcome);
+        Ok((Appended::Written(bases), true))
+    }
+
+    /// The commits come first, because what they do may free the room that the rows need.
+    fn commit_and_make_room(&mut self, append: &Append) -> Result<()> {
+        let rows = append.rows.iter();
+        let needed = rows.map(|row| batch_size(&row.records)).sum::<usize>();
+        let full = self.bytes + needed > self.max_bytes;
+        let mut before = Vec::new();
+        for (lease, done) in &append.commits {
+            if let Some(group) = self.held(lease) {
+                if full {
+                    before.push((&lease.group, group.clone()));
+                }
+                group.commit(done);
+            }
+        }
+        if !full {
+            return Ok(());
+        }
+        self.make_room(needed).inspect_err(|_| {
+            for (group, before) in before.drain(..) {
+                self.restore(group, before);
+            }
+        })
+    }
+
+    fn restore(&mut self, group: &Group, before: StoredGroup) {
+        if let Ok(log) = self.log(&group.partition) {
+            log.groups.insert(group.name.clone(), before);
+        }
+    }
+
+    /// Drops the oldest batches that every group has done, of all partitions; none if that would
+    /// not be enough.
+    fn make_room(&mut self, needed: usize) -> Result<()> {
+        if needed > self.max_bytes {
+            return Err(Error::invalid(format!(
+                "an append of {needed} bytes does not fit into a memory storage of {} bytes: \
+                 append less at once, or give the storage more",
+                self.max_bytes
+            )));
+        }
+        let over = self.bytes + needed - self.max_bytes;
+        // A sixteenth more, so that one search serves many appends.
+        let wanted = over + self.max_bytes / 16;
+        let mut logs: Vec<&mut Log> = self.streams.values_mut().flatten().collect();
+        let mut done: Vec<_> = logs
+            .iter()
+            .map(|log| {
+                let position = log.slowest().map_or(u64::MAX, |(_, position)| position);
+                log.until(position).peekable()
+            })
+            .collect();
+        let mut oldest: BinaryHeap<_> = done
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(at, batches)| Some(Reverse((batches.peek()?.sequence, at))))
+            .collect();
+        let mut dropped = vec![0; done.len()];
+        let mut freed = 0;
+        while freed < wanted
+            && let Some(Reverse((_, at))) = oldest.pop()
+        {
+            freed += done[at].next().map_or(0, |batch| batch.size());
+            dropped[at] += 1;
+            if let Some(batch) = done[at].peek() {
+                oldest.push(Reverse((batch.sequence, at)));
+            }
+        }
+        drop(done);
+        if freed < over {
+            return Err(self.is_full(needed));
+        }
+        for (log, count) in logs.iter_mut().zip(dropped) {
+            self.bytes -= log.drop_oldest(count);
+        }
+        Ok(())
+    }
+
+    fn is_full(&self, needed: usize) -> Error {
+        let logs = self.streams.iter().flat_map(|(stream, logs)| {
+            let logs = logs.iter().enumerate();
+            logs.map(move |(index, log)| (stream, index, log))
+        });
+        let behind = logs.filter_map(|(stream, index, log)| {
+            let (name, position) = log.slowest()?;
+            let waiting = log.bounds().end.saturating_sub(position);
+            Some((waiting, format!("group {name} of {stream}/{index}")))
+        });
+        let behind = behind.max_by_key(|(waiting, _)| *waiting);
+        let (waiting, group) = behind.unwrap_or_else(|| (0, "a group".to_owned()));
+        let text = format!(
+            "the memory storage is full ({} of {} bytes, {needed} more wanted): {group} is {waiting} \
+             messages behind and holds them; consume it, trim its stream, or give the storage more",
+            self.bytes, self.max_bytes
+        );
+        Error::new(ErrorKind::Unavailable, text)
+    }
+
+    pub(super) fn settle(&mut self, id: Id) -> Option<Vec<u64>> {
+        match self.ids.get(id) {
+            Some(Outcome::Written(bases)) => Some(bases.clone()),
+            Some(Outcome::Refused) => None,
+            None => {
+                self.ids.insert(id, Outcome::Refused);
+                None
+            }
+        }
+    }
+
+    pub(super) fn trim(&mut self, partition: &Partition, before: u64) -> Result<u64> {
+        let log = self.log(partition)?;
+        let count = log.until(before).count();
+        let freed = log.drop_oldest(count);
+        let start = log.bounds().start;
+        self.bytes -= freed;
+        Ok(start)
+    }
+}

@@ -1,0 +1,216 @@
+//! Turns notifications of the storage into wakeups.
+//!
+//! One task a process, only while somebody watches. Where the storage says that notifications may
+//! get lost, one query for all watched partitions makes up for them, on an interval.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::poll_fn;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_core::stream::BoxStream;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+use crate::clock::Clock;
+use crate::storage::{Notification, Partition, Storage};
+
+/// What is known of a partition.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Signal {
+    /// The log ends here, at least.
+    pub(crate) end: u64,
+    /// Changes when a lease may have become free.
+    pub(crate) releases: u64,
+    /// Changes when anything may have happened.
+    pub(crate) missed: u64,
+}
+
+pub(crate) struct Watch(Arc<Shared>);
+
+struct Shared {
+    storage: Arc<dyn Storage>,
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+    /// A subscription was dropped.
+    left: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    partitions: HashMap<Partition, watch::Sender<Signal>>,
+    task: Option<JoinHandle<()>>,
+}
+
+/// Wakes one watcher of a partition.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    // Dropped first, so that the sweep no longer counts it.
+    signals: watch::Receiver<Signal>,
+    _leave: Leave,
+}
+
+#[derive(Debug)]
+struct Leave(Arc<Shared>);
+
+impl Watch {
+    pub(crate) fn new(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>) -> Self {
+        Self(Arc::new(Shared {
+            storage,
+            clock,
+            state: Mutex::default(),
+            left: Notify::new(),
+        }))
+    }
+
+    /// Watches a partition: nothing that happens from now on is missed.
+    pub(crate) fn subscribe(&self, partition: &Partition) -> Subscription {
+        let shared = self.0.clone();
+        let mut state = shared.state();
+        let signals = state
+            .partitions
+            .entry(partition.clone())
+            .or_insert_with(|| watch::Sender::new(Signal::default()))
+            .subscribe();
+        if state.task.as_ref().is_none_or(JoinHandle::is_finished) {
+            let notifications = shared.storage.notifications();
+            state.task = Some(tokio::spawn(run(shared.clone(), notifications)));
+            // Those who watched while no task ran, if its runtime has ended.
+            missed(&state);
+        }
+        drop(state);
+        Subscription {
+            signals,
+            _leave: Leave(shared),
+        }
+    }
+}
+
+impl Subscription {
+    /// What is known now; [`changed`](Self::changed) waits for what comes after.
+    pub(crate) fn now(&mut self) -> Signal {
+        *self.signals.borrow_and_update()
+    }
+
+    /// Resolves once there is something new. Cancel safe.
+    pub(crate) async fn changed(&mut self) {
+        if self.signals.changed().await.is_err() {
+            // The sender lives as long as the subscription.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        self.0.left.notify_one();
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, notification: Notification) {
+        let state = self.state();
+        match notification {
+            Notification::Appended(partition, end) => {
+                if let Some(signals) = state.partitions.get(&partition) {
+                    signals.send_if_modified(|signal| grow(signal, end));
+                }
+            }
+            Notification::Released(partition) => {
+                if let Some(signals) = state.partitions.get(&partition) {
+                    signals.send_modify(|signal| signal.releases += 1);
+                }
+            }
+            Notification::Missed => missed(&state),
+        }
+    }
+
+    /// Asks for the ends of all watched partitions.
+    async fn poll(&self) {
+        let partitions: Vec<Partition> = self.state().partitions.keys().cloned().collect();
+        match self.storage.bounds(&partitions).await {
+            Ok(bounds) => {
+                let state = self.state();
+                for (partition, bounds) in partitions.iter().zip(bounds) {
+                    if let Some(signals) = state.partitions.get(partition) {
+                        signals.send_if_modified(|signal| grow(signal, bounds.end));
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "could not look for new messages"),
+        }
+    }
+
+    /// Lets go of partitions that nobody watches; breaks when there is none left.
+    fn sweep(&self) -> ControlFlow<()> {
+        let mut state = self.state();
+        state.partitions.retain(|_, signals| signals.receiver_count() > 0);
+        if state.partitions.is_empty() {
+            state.task = None;
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn grow(signal: &mut Signal, end: u64) -> bool {
+    let grows = end > signal.end;
+    signal.end = signal.end.max(end);
+    grows
+}
+
+fn missed(state: &State) {
+    for signals in state.partitions.values() {
+        signals.send_modify(|signal| signal.missed += 1);
+    }
+}
+
+async fn run(shared: Arc<Shared>, mut notifications: BoxStream<'static, Notification>) {
+    let interval = shared.storage.poll_interval();
+    let mut due = None;
+    loop {
+        if let Some(interval) = interval
+            && due.is_none()
+        {
+            due = Some(shared.clock.sleep_until(shared.clock.now() + interval));
+        }
+        tokio::select! {
+            notification = poll_fn(|cx| notifications.as_mut().poll_next(cx)) => match notification {
+                Some(notification) => shared.tell(notification),
+                // The storage is closed: whoever looks again finds out.
+                None => {
+                    let mut state = shared.state();
+                    state.task = None;
+                    missed(&state);
+                    return;
+                }
+            },
+            () = async { match &mut due { Some(due) => due.await, None => std::future::pending().await } } => {
+                due = None;
+                shared.poll().await;
+            }
+            () = shared.left.notified() => if shared.sweep().is_break() {
+                return;
+            },
+        }
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch")
+            .field("partitions", &self.state().partitions.len())
+            .finish()
+    }
+}
