@@ -86,6 +86,16 @@ impl Chunk {
         Some(Delivery::new(message, appended_at, attempt, session, offset))
     }
 
+    /// Takes the next message out that nobody has done meanwhile.
+    pub(super) fn next_undone(&mut self) -> Option<Delivery> {
+        loop {
+            let delivery = self.next()?;
+            if !self.session.is_done(delivery.offset()) {
+                return Some(delivery);
+            }
+        }
+    }
+
     fn begun(&self, offset: u64) -> u32 {
         let found = self.attempts.binary_search_by_key(&offset, |(at, _)| *at);
         found.map_or(0, |at| self.attempts[at].1)

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 
+use super::acks::Round;
 use super::lane::Settings;
 use super::session::{End, Session};
 use crate::clock::Clock;
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, Result};
 use crate::flow::Flowstream;
 
 /// How long an `ack` may wait for company.
@@ -48,6 +49,9 @@ impl Keeper {
         let mut linger: Timer = None;
         let mut lease: Timer = None;
         loop {
+            if session.ended().is_some() {
+                return;
+            }
             let mut write = session.is_awaited();
             if session.is_closing() {
                 if !session.has_pending() {
@@ -71,9 +75,6 @@ impl Keeper {
                     () = fired(&mut lease) => write = self.is_renewal_due(),
                 }
             }
-            if session.ended().is_some() {
-                return;
-            }
             if write {
                 linger = None;
                 tokio::select! {
@@ -91,6 +92,10 @@ impl Keeper {
     /// One write: all commits that wait, or a renewal. `None` if it failed.
     async fn write(&self) -> Option<()> {
         let (done, round) = self.session.take_pending();
+        let waiting = Waiting {
+            round,
+            session: &self.session,
+        };
         let began = self.clock.now();
         let (storage, lease) = (self.flow.storage(), self.session.lease());
         let written = self.flow.retry(|| storage.commit(lease, &done)).await;
@@ -116,9 +121,7 @@ impl Keeper {
             }
         };
         let success = result.is_ok().then_some(());
-        if let Some(round) = round {
-            round.complete(result);
-        }
+        waiting.tell(result);
         success
     }
 
@@ -127,11 +130,13 @@ impl Keeper {
         if !self.session.is_behind() {
             return None;
         }
-        let wrote_at = self.session.wrote_at();
-        let renewal = wrote_at + self.settings.lease / 2;
-        let past = self.clock.now() >= renewal;
-        // Past the renewal there is only the end of the trust to wait for, or it would be renewed.
-        Some(if past && self.is_stuck() { self.trusted_until() } else { renewal })
+        let renewal = self.session.wrote_at() + self.settings.lease / 2;
+        let now = self.clock.now();
+        if now < renewal || !self.is_stuck() {
+            return Some(renewal);
+        }
+        // Renewed as soon as it moves again, if that is in time.
+        Some((now + self.settings.lease / 20).min(self.trusted_until()))
     }
 
     /// The lease is trusted from the start of the last write that succeeded, less a margin, so
@@ -179,6 +184,28 @@ impl Keeper {
 
     fn timer(&self, due: Duration) -> (Duration, BoxFuture<'static, ()>) {
         (due, self.clock.sleep_until(due))
+    }
+}
+
+/// Those who wait for a write. If it is given up, they are told that, too.
+struct Waiting<'a> {
+    round: Option<Arc<Round>>,
+    session: &'a Session,
+}
+
+impl Waiting<'_> {
+    fn tell(mut self, result: Result<()>) {
+        if let Some(round) = self.round.take() {
+            round.complete(result);
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(round) = self.round.take() {
+            round.complete(Err(self.session.end_error()));
+        }
     }
 }
 

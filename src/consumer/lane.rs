@@ -69,6 +69,8 @@ pub(super) struct Lane {
     index: usize,
     pub(super) group: Group,
     watch: Subscription,
+    /// The owner that this lane was last. If it still is, it is as good as dead.
+    former: Option<Id>,
 }
 
 impl Lane {
@@ -82,6 +84,7 @@ impl Lane {
     ) -> Self {
         Self {
             watch: flow.watch().subscribe(&group.partition),
+            former: None,
             flow,
             shared,
             events,
@@ -108,7 +111,7 @@ impl Lane {
             // The storage is closed: there is nothing left to claim.
             let Some(session) = session else { return };
             let epoch = session.lease().epoch;
-            let seen = self.shared.idle_polls();
+            self.former = Some(session.lease().owner);
             self.shared.set_status(self.index, Status::Active { epoch });
             tracing::info!(group = %self.group, epoch, "active");
 
@@ -118,10 +121,13 @@ impl Lane {
                 End::Fenced | End::Lapsed => {}
                 End::Stuck => {
                     self.shared.set_status(self.index, Status::Idle);
+                    // One that only waits for messages is polled at once when it is woken.
+                    let polls = shared.idle_polls();
+                    shared.wake();
                     tokio::select! {
                         biased;
                         () = shared.until_stopped() => return,
-                        () = shared.polled_after(seen.max(shared.idle_polls())) => {}
+                        () = shared.polled_after(polls) => {}
                     }
                 }
                 End::Released | End::Closed => return,
@@ -158,7 +164,7 @@ impl Lane {
                 }
             };
             let now = (state.epoch, state.generation);
-            if state.owner_dead {
+            if state.owner_dead || state.owner == self.former {
                 over = Some(now);
                 continue;
             }

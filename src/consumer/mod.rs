@@ -132,14 +132,14 @@ impl Consumer {
             if self.again.is_none() {
                 self.again = self.shared.take_again();
             }
-            if let Some(delivery) = next_of(&mut self.again) {
+            if let Some(delivery) = next_of(&mut self.again, Chunk::next_undone) {
                 return Poll::Ready(Some(Ok(delivery)));
             }
             let is_paused = |chunk: &Chunk| chunk.session().is_live() && chunk.session().is_paused();
             if self.current.as_ref().is_some_and(is_paused) {
                 return Poll::Pending;
             }
-            if let Some(delivery) = next_of(&mut self.current) {
+            if let Some(delivery) = next_of(&mut self.current, Chunk::next) {
                 return Poll::Ready(Some(Ok(delivery)));
             }
             match ready!(self.events.poll_recv(cx)) {
@@ -161,11 +161,14 @@ impl Consumer {
 }
 
 /// The next message of a chunk, unless its lease was lost. An empty chunk is let go of.
-fn next_of(chunk: &mut Option<Chunk>) -> Option<Delivery> {
+fn next_of(
+    chunk: &mut Option<Chunk>,
+    next: impl FnOnce(&mut Chunk) -> Option<Delivery>,
+) -> Option<Delivery> {
     let delivery = chunk
         .as_mut()
         .filter(|chunk| chunk.session().is_live())
-        .and_then(Chunk::next);
+        .and_then(next);
     if delivery.is_none() {
         *chunk = None;
     }

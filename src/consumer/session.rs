@@ -183,6 +183,10 @@ impl Session {
         self.acks().progress().clone()
     }
 
+    pub(super) fn is_done(&self, offset: u64) -> bool {
+        self.acks().progress().is_done(offset)
+    }
+
     pub(super) fn take_pending(&self) -> (Ranges, Option<Arc<Round>>) {
         self.acks().take()
     }
