@@ -88,11 +88,11 @@ impl StoredGroup {
 
 /// The position of a new group. `appended_since` finds the base of the first batch that was
 /// appended at that time (microseconds since the epoch) or later.
-pub(super) fn position_at(
+pub(super) fn position_at<E>(
     start: Start,
     bounds: &Range<u64>,
-    appended_since: impl FnOnce(i64) -> Result<Option<u64>>,
-) -> Result<u64> {
+    appended_since: impl FnOnce(i64) -> Result<Option<u64>, E>,
+) -> Result<u64, E> {
     Ok(match start {
         Start::Earliest => bounds.start,
         Start::Latest => bounds.end,
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn a_group_starts_where_it_is_told() {
         let at = |start| {
-            let since = |micros| Ok((micros <= 1).then_some(5));
+            let since = |micros| Ok::<_, Error>((micros <= 1).then_some(5));
             position_at(start, &(2..7), since).unwrap()
         };
         let time = |micros| Start::Time(SystemTime::UNIX_EPOCH + Duration::from_micros(micros));

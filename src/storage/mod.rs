@@ -11,6 +11,8 @@ use std::time::{Duration, SystemTime};
 use futures_core::future::BoxFuture;
 use futures_core::stream::BoxStream;
 
+#[cfg(feature = "redb")]
+pub use self::redb::{RedbOptions, RedbStorage};
 pub use crate::name::Name;
 pub use crate::ranges::{Progress, Ranges};
 pub use memory::MemoryStorage;

@@ -1,1 +1,203 @@
-//! The embedded storage.
+//! The embedded storage: one file, one process.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::redb::ReadTransaction;
+use futures_core::future::BoxFuture;
+use futures_core::stream::BoxStream;
+
+use super::{
+    Append, Appended, Claim, Fetched, Group, GroupState, Lease, Name, Notification, Partition,
+    Progress, Ranges, Read, Start, Storage, StreamSettings,
+};
+use crate::error::{Error, ErrorKind, Result};
+use core::{Core, Done};
+pub use open::RedbOptions;
+use read::Snapshot;
+
+mod commit;
+mod core;
+mod error;
+#[cfg(test)]
+mod faults;
+mod log;
+mod open;
+mod queue;
+mod read;
+mod tables;
+mod write;
+
+/// A storage in one file, of which one process has hold at a time.
+///
+/// Writes of all callers that wait are committed together, with one sync of the file; reads are
+/// short snapshots. Both run on the blocking pool of the tokio runtime from which they are called.
+/// After an error of the disk the file is opened anew.
+///
+/// Dropping the storage closes the file, once what is under way is done; that may wait for the
+/// disk. [`close`](Storage::close) does so without blocking, and tells of errors.
+pub struct RedbStorage {
+    core: Arc<Core>,
+}
+
+impl RedbStorage {
+    /// Opens the file, or makes it if there is none.
+    ///
+    /// # Errors
+    ///
+    /// - [`Unavailable`](ErrorKind::Unavailable) if it is open already, in this process or in
+    ///   another, or cannot be read or written;
+    /// - [`Data`](ErrorKind::Data) if it is damaged, or not a file of this crate; it is left as it
+    ///   is;
+    /// - [`Unsupported`](ErrorKind::Unsupported) if its format is of another version;
+    /// - [`Invalid`](ErrorKind::Invalid) if the path is a directory, or in one that is not there.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub async fn open(path: impl AsRef<Path>, options: RedbOptions) -> Result<Self> {
+        let path = path.as_ref().to_owned();
+        let core = on_pool(move || Core::open(path, options)).await?;
+        Ok(Self {
+            core: Arc::new(core),
+        })
+    }
+
+    /// Reads from a snapshot, on the blocking pool.
+    fn snapshot<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Snapshot<'_>) -> Done<T> + Send + 'static,
+    ) -> BoxFuture<'_, Result<T>> {
+        let core = self.core.clone();
+        let work = move |txn: &ReadTransaction| work(&Snapshot::new(txn)?);
+        Box::pin(async move { on_pool(move || core.snapshot(work)).await })
+    }
+}
+
+async fn on_pool<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(ended) if ended.is_cancelled() => Err(Error::new(
+            ErrorKind::Closed,
+            "the tokio runtime that the storage was called on has ended",
+        )),
+        Err(panicked) => {
+            Err(Error::new(ErrorKind::Internal, "reading panicked").with_source(panicked))
+        }
+    }
+}
+
+impl fmt::Debug for RedbStorage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedbStorage")
+            .field("path", &self.core.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Storage for RedbStorage {
+    fn create_stream<'a>(
+        &'a self,
+        stream: &'a Name,
+        partitions: Option<u32>,
+    ) -> BoxFuture<'a, Result<StreamSettings>> {
+        let stream = stream.clone();
+        Box::pin(async move {
+            let write = self
+                .core
+                .write(None, move |txn| txn.create_stream(&stream, partitions));
+            write.await
+        })
+    }
+
+    fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<Appended>> {
+        Box::pin(async move {
+            let write = self
+                .core
+                .write(Some(append.id), move |txn| txn.append(&append));
+            write.await
+        })
+    }
+
+    fn settle(&self, append: Arc<Append>) -> BoxFuture<'_, Result<Option<Vec<u64>>>> {
+        Box::pin(async move {
+            self.core
+                .write(None, move |txn| txn.settle(append.id))
+                .await
+        })
+    }
+
+    fn read(&self, read: Read) -> BoxFuture<'_, Result<Fetched>> {
+        self.snapshot(move |snapshot| snapshot.read(&read))
+    }
+
+    fn bounds<'a>(&'a self, partitions: &'a [Partition]) -> BoxFuture<'a, Result<Vec<Range<u64>>>> {
+        let partitions = partitions.to_vec();
+        self.snapshot(move |snapshot| snapshot.all_bounds(&partitions))
+    }
+
+    fn create_group<'a>(&'a self, group: &'a Group, start: Start) -> BoxFuture<'a, Result<()>> {
+        let group = group.clone();
+        Box::pin(async move {
+            let write = self
+                .core
+                .write(None, move |txn| txn.create_group(&group, start));
+            write.await
+        })
+    }
+
+    fn observe<'a>(
+        &'a self,
+        groups: &'a [Group],
+    ) -> BoxFuture<'a, Result<Vec<Option<GroupState>>>> {
+        let (groups, boot) = (groups.to_vec(), self.core.boot);
+        self.snapshot(move |snapshot| snapshot.observe(&groups, boot))
+    }
+
+    fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<GroupState>> {
+        Box::pin(async move { self.core.write(None, move |txn| txn.claim(&claim)).await })
+    }
+
+    fn commit<'a>(&'a self, lease: &'a Lease, done: &'a Ranges) -> BoxFuture<'a, Result<Progress>> {
+        let (lease, done) = (lease.clone(), done.clone());
+        Box::pin(async move {
+            let write = self.core.write(None, move |txn| txn.commit(&lease, &done));
+            write.await
+        })
+    }
+
+    fn release<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<()>> {
+        let lease = lease.clone();
+        Box::pin(async move { self.core.write(None, move |txn| txn.release(&lease)).await })
+    }
+
+    fn trim<'a>(&'a self, partition: &'a Partition, before: u64) -> BoxFuture<'a, Result<u64>> {
+        let partition = partition.clone();
+        Box::pin(async move {
+            let write = self
+                .core
+                .write(None, move |txn| txn.trim(&partition, before));
+            write.await
+        })
+    }
+
+    fn notifications(&self) -> BoxStream<'static, Notification> {
+        self.core.notifier.subscribe()
+    }
+
+    fn poll_interval(&self) -> Option<Duration> {
+        None
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.core.shut())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,349 @@
+//! What is in the file: the tables, and how their values are written.
+//!
+//! Each value has a checksum over its key and itself, because redb verifies its own checksums only
+//! after a crash, or when it is asked to read the whole file. Numbers are little endian.
+
+use ::redb::TableDefinition;
+use bytes::{Buf, BufMut, Bytes};
+
+use crate::storage::group::StoredGroup;
+use crate::storage::{Id, Progress, Ranges, Records};
+
+/// Says whose file it is: `MAGIC`, the format, the boot, and the id of the next stream.
+pub(super) const META: TableDefinition<'static, &str, u64> = TableDefinition::new("flowstream");
+/// The id of a stream, and the number of its partitions.
+pub(super) const STREAMS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("streams");
+/// Batches by partition and base offset. The newest of a partition is never deleted, so that it
+/// tells the next offset.
+pub(super) const BATCHES: TableDefinition<'static, BatchKey, &[u8]> =
+    TableDefinition::new("batches");
+/// Where the log of a partition starts, once it was trimmed.
+pub(super) const STARTS: TableDefinition<'static, u64, u64> = TableDefinition::new("starts");
+/// Groups by partition and name.
+pub(super) const GROUPS: TableDefinition<'static, (u64, &str), &[u8]> =
+    TableDefinition::new("groups");
+/// The last appends, in the order in which they were made: the id, and the base of each row.
+pub(super) const APPENDS: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("appends");
+/// The last ids that were refused, in order.
+pub(super) const REFUSED: TableDefinition<'static, u64, u128> = TableDefinition::new("refused");
+
+pub(super) const MAGIC: (&str, u64) = ("magic", u64::from_be_bytes(*b"flowstrm"));
+pub(super) const FORMAT: (&str, u64) = ("format", 1);
+pub(super) const BOOT: &str = "boot";
+pub(super) const NEXT_STREAM: &str = "next_stream";
+
+/// The key of a partition, and the base offset.
+pub(super) type BatchKey = (u64, u64);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stream {
+    pub(super) id: u32,
+    pub(super) partitions: u32,
+}
+
+impl Stream {
+    /// The key of one of its partitions, if it has so many.
+    pub(super) fn partition(self, index: u32) -> Option<u64> {
+        let key = u64::from(self.id) << 32 | u64::from(index);
+        (index < self.partitions).then_some(key)
+    }
+
+    pub(super) fn encode(self, name: &str) -> Vec<u8> {
+        seal(checksum(0, name.as_bytes()), |out| {
+            out.put_u32_le(self.id);
+            out.put_u32_le(self.partitions);
+        })
+    }
+
+    pub(super) fn decode(name: &str, value: &[u8]) -> Option<Self> {
+        let mut value = unseal(checksum(0, name.as_bytes()), value)?;
+        let id = value.try_get_u32_le().ok()?;
+        let partitions = value.try_get_u32_le().ok()?;
+        value.is_empty().then_some(Self { id, partitions })
+    }
+}
+
+/// What stands in front of the messages of a batch. It has a checksum of its own, so that it can
+/// be read without the messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) base: u64,
+    pub(super) count: u32,
+    /// Microseconds.
+    pub(super) appended_at: i64,
+    /// Its messages were trimmed away.
+    pub(super) is_emptied: bool,
+    messages_sum: u64,
+}
+
+impl Head {
+    pub(super) const LEN: usize = size_of::<u64>() + Self::FIELDS;
+    const FIELDS: usize = 1 + size_of::<u32>() + 2 * size_of::<u64>();
+
+    pub(super) fn end(&self) -> u64 {
+        self.base + u64::from(self.count)
+    }
+
+    pub(super) fn decode(key: BatchKey, value: &[u8]) -> Option<Self> {
+        let mut fields = unseal(key_sum(key), value.get(..Self::LEN)?)?;
+        let flags = fields.get_u8();
+        let count = fields.get_u32_le();
+        let appended_at = fields.get_i64_le();
+        let messages_sum = fields.get_u64_le();
+        key.1.checked_add(u64::from(count))?;
+        (flags & !EMPTIED == 0).then_some(Self {
+            base: key.1,
+            count,
+            appended_at,
+            is_emptied: flags == EMPTIED,
+            messages_sum,
+        })
+    }
+
+    /// The messages that stand behind this head, in one copy.
+    pub(super) fn messages(&self, key: BatchKey, value: &[u8]) -> Option<Records> {
+        let encoded = value.get(Self::LEN..)?;
+        if checksum(key_sum(key), encoded) != self.messages_sum {
+            return None;
+        }
+        let records = Records::decode(&Bytes::copy_from_slice(encoded)).ok()?;
+        (records.len() == self.count).then_some(records)
+    }
+}
+
+const EMPTIED: u8 = 1;
+
+pub(super) fn encode_batch(key: BatchKey, appended_at: i64, records: &Records, out: &mut [u8]) {
+    let (head, messages) = out.split_at_mut(Head::LEN);
+    records.encode(messages);
+    let sum = checksum(key_sum(key), messages);
+    head.copy_from_slice(&encode_head(key, 0, records.len(), appended_at, sum));
+}
+
+/// The batch without its messages.
+pub(super) fn emptied(key: BatchKey, head: &Head) -> Vec<u8> {
+    encode_head(key, EMPTIED, head.count, head.appended_at, 0)
+}
+
+fn encode_head(key: BatchKey, flags: u8, count: u32, appended_at: i64, sum: u64) -> Vec<u8> {
+    seal(key_sum(key), |out| {
+        out.put_u8(flags);
+        out.put_u32_le(count);
+        out.put_i64_le(appended_at);
+        out.put_u64_le(sum);
+    })
+}
+
+/// A group, and the boot in which its owner was last heard of. The file is locked by one process,
+/// so an owner of an earlier boot is dead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct GroupRow {
+    pub(super) group: StoredGroup,
+    pub(super) boot: u64,
+}
+
+impl GroupRow {
+    pub(super) fn owner_is_dead(&self, boot: u64) -> bool {
+        self.group.owner.is_some() && self.boot != boot
+    }
+
+    pub(super) fn encode(&self, key: (u64, &str)) -> Vec<u8> {
+        let group = &self.group;
+        seal(checksum(key.0, key.1.as_bytes()), |out| {
+            out.put_u8(u8::from(group.owner.is_some()));
+            out.put_u128_le(group.owner.map_or(0, |owner| owner.0));
+            out.put_u64_le(self.boot);
+            out.put_u64_le(group.epoch);
+            out.put_u64_le(group.generation);
+            out.put_u64_le(group.progress.position());
+            out.put_u32_le(group.progress.acked().len() as u32);
+            for range in group.progress.acked().iter() {
+                out.put_u64_le(range.start);
+                out.put_u64_le(range.end);
+            }
+            for (offset, attempts) in &group.attempts {
+                out.put_u64_le(*offset);
+                out.put_u32_le(*attempts);
+            }
+        })
+    }
+
+    pub(super) fn decode(key: (u64, &str), value: &[u8]) -> Option<Self> {
+        let mut value = unseal(checksum(key.0, key.1.as_bytes()), value)?;
+        let has_owner = value.try_get_u8().ok()? != 0;
+        let owner = Id(value.try_get_u128_le().ok()?);
+        let boot = value.try_get_u64_le().ok()?;
+        let epoch = value.try_get_u64_le().ok()?;
+        let generation = value.try_get_u64_le().ok()?;
+        let mut progress = Progress::at(value.try_get_u64_le().ok()?);
+        let mut acked = Ranges::new();
+        for _ in 0..value.try_get_u32_le().ok()? {
+            let start = value.try_get_u64_le().ok()?;
+            acked.insert(start..value.try_get_u64_le().ok()?);
+        }
+        progress.merge(&acked);
+        let mut attempts = Vec::new();
+        while !value.is_empty() {
+            let offset = value.try_get_u64_le().ok()?;
+            attempts.push((offset, value.try_get_u32_le().ok()?));
+        }
+        let group = StoredGroup {
+            owner: has_owner.then_some(owner),
+            epoch,
+            generation,
+            progress,
+            attempts,
+        };
+        Some(Self { group, boot })
+    }
+}
+
+pub(super) fn encode_append(id: Id, bases: &[u64]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(size_of::<Id>() + size_of_val(bases));
+    out.put_u128_le(id.0);
+    bases.iter().for_each(|base| out.put_u64_le(*base));
+    out
+}
+
+pub(super) fn decode_append(mut value: &[u8]) -> Option<(Id, Vec<u64>)> {
+    let id = Id(value.try_get_u128_le().ok()?);
+    let (bases, rest) = value.as_chunks::<8>();
+    let bases = bases.iter().map(|base| u64::from_le_bytes(*base));
+    rest.is_empty().then(|| (id, bases.collect()))
+}
+
+/// The checksum, and what `write` writes.
+fn seal(seed: u64, write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut out = vec![0; size_of::<u64>()];
+    write(&mut out);
+    let sum = checksum(seed, &out[size_of::<u64>()..]);
+    out[..size_of::<u64>()].copy_from_slice(&sum.to_le_bytes());
+    out
+}
+
+fn unseal(seed: u64, value: &[u8]) -> Option<&[u8]> {
+    let (sum, sealed) = value.split_first_chunk::<8>()?;
+    (u64::from_le_bytes(*sum) == checksum(seed, sealed)).then_some(sealed)
+}
+
+fn key_sum((partition, base): BatchKey) -> u64 {
+    mix(partition, base)
+}
+
+/// Not for secrets, only against damage: each step is a bijection, so that a change within one
+/// word is always seen. Four lanes, because a multiplication takes as long as four others begin.
+fn checksum(seed: u64, bytes: &[u8]) -> u64 {
+    let (blocks, tail) = bytes.as_chunks::<32>();
+    let mut lanes = [seed, !seed, seed.rotate_left(16), !seed.rotate_left(16)];
+    for block in blocks {
+        for (lane, word) in lanes.iter_mut().zip(block.as_chunks::<8>().0) {
+            *lane = mix(*lane, u64::from_le_bytes(*word));
+        }
+    }
+    let mut sum = lanes.into_iter().fold(bytes.len() as u64, mix);
+    for part in tail.chunks(8) {
+        let mut word = [0; 8];
+        word[..part.len()].copy_from_slice(part);
+        sum = mix(sum, u64::from_le_bytes(word));
+    }
+    sum
+}
+
+fn mix(sum: u64, word: u64) -> u64 {
+    (sum ^ word)
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        .rotate_left(29)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::Message;
+
+    fn row() -> GroupRow {
+        let mut progress = Progress::at(7);
+        progress.merge(&Ranges::from(9..12));
+        GroupRow {
+            group: StoredGroup {
+                owner: Some(Id(5)),
+                epoch: 3,
+                generation: 40,
+                progress,
+                attempts: vec![(8, 2)],
+            },
+            boot: 6,
+        }
+    }
+
+    fn batch(key: BatchKey) -> Vec<u8> {
+        let messages = ["one", "two", "three"].map(Message::new);
+        let builder = messages.iter().collect::<crate::storage::RecordsBuilder>();
+        let records = builder.build().unwrap();
+        let mut out = vec![0; Head::LEN + records.encoded_len()];
+        encode_batch(key, -5, &records, &mut out);
+        out
+    }
+
+    fn read(key: BatchKey, value: &[u8]) -> Option<Records> {
+        Head::decode(key, value)?.messages(key, value)
+    }
+
+    #[test]
+    fn what_goes_in_comes_out() {
+        let stream = Stream {
+            id: 3,
+            partitions: 9,
+        };
+        assert_eq!(
+            Stream::decode("orders", &stream.encode("orders")),
+            Some(stream)
+        );
+        assert_eq!(
+            GroupRow::decode((1, "g"), &row().encode((1, "g"))),
+            Some(row())
+        );
+        let head = Head::decode((1, 10), &batch((1, 10))).unwrap();
+        assert_eq!(
+            (head.end(), head.appended_at, head.is_emptied),
+            (13, -5, false)
+        );
+        assert_eq!(read((1, 10), &batch((1, 10))).unwrap().len(), 3);
+        let head = Head::decode((1, 10), &emptied((1, 10), &head)).unwrap();
+        assert_eq!(
+            (head.end(), head.appended_at, head.is_emptied),
+            (13, -5, true)
+        );
+        let append = encode_append(Id(8), &[1, 2]);
+        assert_eq!(decode_append(&append), Some((Id(8), vec![1, 2])));
+    }
+
+    #[test]
+    fn a_value_under_another_key_is_damaged() {
+        assert!(read((1, 11), &batch((1, 10))).is_none());
+        assert!(GroupRow::decode((1, "h"), &row().encode((1, "g"))).is_none());
+        let stream = Stream {
+            id: 3,
+            partitions: 9,
+        };
+        assert!(Stream::decode("order", &stream.encode("orders")).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn damage_is_seen(at in any::<prop::sample::Index>(), flip in 1u8.., cut: bool) {
+            let hurt = |mut value: Vec<u8>| {
+                let at = at.index(value.len());
+                if cut {
+                    value.truncate(at);
+                } else {
+                    value[at] ^= flip;
+                }
+                value
+            };
+            prop_assert!(read((1, 10), &hurt(batch((1, 10)))).is_none());
+            prop_assert!(GroupRow::decode((1, "g"), &hurt(row().encode((1, "g")))).is_none());
+        }
+    }
+}
