@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, SystemClock};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::flow::Flowstream;
 use crate::retry::RetryPolicy;
 use crate::storage::{MemoryStorage, Storage};
@@ -74,7 +74,7 @@ impl Options {
 
     /// How much the memory storage keeps, in bytes: 256 MiB by default. What all groups have
     /// consumed goes first; an append that finds no room fails as
-    /// [`Unavailable`](ErrorKind::Unavailable).
+    /// [`Unavailable`](crate::ErrorKind::Unavailable).
     pub fn memory_bytes(mut self, bytes: usize) -> Self {
         self.memory_bytes = bytes;
         self
@@ -90,10 +90,10 @@ impl Options {
     ///
     /// # Errors
     ///
-    /// [`Invalid`](ErrorKind::Invalid) for an unknown scheme;
-    /// [`Unsupported`](ErrorKind::Unsupported) for one whose feature is off, and for a file in a
-    /// newer format; [`Unavailable`](ErrorKind::Unavailable) if another process has the file open;
-    /// [`Data`](ErrorKind::Data) if the file is damaged or of something else.
+    /// [`Invalid`](crate::ErrorKind::Invalid) for an unknown scheme;
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) for one whose feature is off, and for a file in a
+    /// newer format; [`Unavailable`](crate::ErrorKind::Unavailable) if another process has the file open;
+    /// [`Data`](crate::ErrorKind::Data) if the file is damaged or of something else.
     pub async fn open(self, url: &str) -> Result<Flowstream> {
         let (scheme, rest) = url.split_once(':').ok_or_else(|| {
             Error::invalid(format!(
@@ -121,7 +121,7 @@ impl Options {
         Flowstream::new(storage, self)
     }
 
-    #[cfg(any())]
+    #[cfg(feature = "redb")]
     async fn open_redb(self, path: &str) -> Result<Flowstream> {
         use crate::storage::{RedbOptions, RedbStorage};
 
@@ -133,10 +133,10 @@ impl Options {
         Ok(self.open_storage(Arc::new(storage)))
     }
 
-    #[cfg(all())]
+    #[cfg(not(feature = "redb"))]
     async fn open_redb(self, _: &str) -> Result<Flowstream> {
         Err(Error::new(
-            ErrorKind::Unsupported,
+            crate::ErrorKind::Unsupported,
             "redb: the feature `redb` of the crate flowstream is off; it is on by default",
         ))
     }

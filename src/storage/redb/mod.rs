@@ -11,7 +11,7 @@ use futures_core::future::BoxFuture;
 use futures_core::stream::BoxStream;
 
 use super::{
-    Append, Appended, Claim, Fetched, Group, GroupState, Lease, Name, Notification, Partition,
+    Append, Appended, Claim, Fetched, Group, GroupState, Id, Lease, Name, Notification, Partition,
     Progress, Ranges, Read, Start, Storage, StreamSettings,
 };
 use crate::error::{Error, ErrorKind, Result};
@@ -124,10 +124,14 @@ impl Storage for RedbStorage {
         })
     }
 
-    fn settle(&self, append: Arc<Append>) -> BoxFuture<'_, Result<Option<Vec<u64>>>> {
+    fn settle<'a>(
+        &'a self,
+        id: Id,
+        _: &'a [Partition],
+    ) -> BoxFuture<'a, Result<Option<Vec<u64>>>> {
         Box::pin(async move {
             self.core
-                .write(None, move |txn| txn.settle(append.id))
+                .write(None, move |txn| txn.settle(id))
                 .await
         })
     }
