@@ -22,9 +22,13 @@ impl Headers {
     /// The longest name of a header, in bytes.
     pub const MAX_NAME_BYTES: usize = 1024;
 
+    pub(crate) const EMPTY: Self = Self {
+        encoded: Bytes::new(),
+    };
+
     /// No headers.
-    pub fn new() -> Self {
-        Self::default()
+    pub const fn new() -> Self {
+        Self::EMPTY
     }
 
     /// Adds a header after those that are there.

@@ -26,12 +26,33 @@ use crate::name::Name;
 #[derive(Default)]
 pub struct Message {
     body: Bytes,
-    key: Option<Bytes>,
-    headers: Headers,
-    timestamp: Option<SystemTime>,
+    // The first, so that relaying a message allocates nothing.
+    commit: Option<Commit>,
+    // Most messages have none of it, and all are moved a lot.
+    rest: Option<Box<Rest>>,
+}
+
+/// What a message may have besides its body.
+#[derive(Default)]
+struct Rest {
+    attributes: Attributes,
     stream: Option<Name>,
     commits: Vec<Commit>,
 }
+
+/// What is stored beside the body.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Attributes {
+    pub(crate) key: Option<Bytes>,
+    pub(crate) headers: Headers,
+    pub(crate) timestamp: Option<SystemTime>,
+}
+
+static NO_ATTRIBUTES: Attributes = Attributes {
+    key: None,
+    headers: Headers::EMPTY,
+    timestamp: None,
+};
 
 impl Message {
     /// A message with this body.
@@ -42,20 +63,18 @@ impl Message {
         }
     }
 
-    pub(crate) fn stored(
-        body: Bytes,
-        key: Option<Bytes>,
-        headers: Headers,
-        timestamp: Option<SystemTime>,
-    ) -> Self {
-        Self {
-            body,
-            key,
-            headers,
-            timestamp,
-            stream: None,
-            commits: Vec::new(),
-        }
+    pub(crate) fn stored(body: Bytes, attributes: Attributes) -> Self {
+        let mut message = Self::new(body);
+        message.rest().attributes = attributes;
+        message
+    }
+
+    pub(crate) fn attributes(&self) -> &Attributes {
+        self.rest.as_ref().map_or(&NO_ATTRIBUTES, |rest| &rest.attributes)
+    }
+
+    fn rest(&mut self) -> &mut Rest {
+        self.rest.get_or_insert_default()
     }
 
     /// The body.
@@ -68,23 +87,23 @@ impl Message {
 
     /// The key, if it has one. Messages with equal keys go to one partition.
     pub fn key(&self) -> Option<&Bytes> {
-        self.key.as_ref()
+        self.attributes().key.as_ref()
     }
 
     /// The headers.
     pub fn headers(&self) -> &Headers {
-        &self.headers
+        &self.attributes().headers
     }
 
     /// When it happened, if the producer said so; a delivery has the time of its append otherwise.
     /// Stored with a resolution of a microsecond.
     pub fn timestamp(&self) -> Option<SystemTime> {
-        self.timestamp
+        self.attributes().timestamp
     }
 
     /// The stream it goes to, if that is not the producer's own.
     pub fn stream(&self) -> Option<&Name> {
-        self.stream.as_ref()
+        self.rest.as_ref()?.stream.as_ref()
     }
 
     /// Sets the body.
@@ -97,14 +116,16 @@ impl Message {
     /// Sets the key.
     #[must_use]
     pub fn with_key(mut self, key: impl Into<Bytes>) -> Self {
-        self.key = Some(key.into());
+        self.rest().attributes.key = Some(key.into());
         self
     }
 
     /// Takes the key off.
     #[must_use]
     pub fn without_key(mut self) -> Self {
-        self.key = None;
+        if self.key().is_some() {
+            self.rest().attributes.key = None;
+        }
         self
     }
 
@@ -114,21 +135,21 @@ impl Message {
     ///
     /// [`Invalid`](crate::ErrorKind::Invalid), as [`Headers::insert`].
     pub fn with_header(mut self, name: &str, value: impl AsRef<[u8]>) -> Result<Self> {
-        self.headers.insert(name, value)?;
+        self.rest().attributes.headers.insert(name, value)?;
         Ok(self)
     }
 
     /// Sets all headers.
     #[must_use]
     pub fn with_headers(mut self, headers: Headers) -> Self {
-        self.headers = headers;
+        self.rest().attributes.headers = headers;
         self
     }
 
     /// Sets the timestamp.
     #[must_use]
     pub fn with_timestamp(mut self, timestamp: SystemTime) -> Self {
-        self.timestamp = Some(timestamp);
+        self.rest().attributes.timestamp = Some(timestamp);
         self
     }
 
@@ -138,23 +159,33 @@ impl Message {
     ///
     /// [`Invalid`](crate::ErrorKind::Invalid), as [`Name::new`].
     pub fn with_stream(mut self, stream: impl AsRef<str>) -> Result<Self> {
-        self.stream = Some(Name::new(stream)?);
+        self.rest().stream = Some(Name::new(stream)?);
         Ok(self)
     }
 
     /// Lets `commit` ride along: it is written in the transaction that writes this message.
     /// Several may ride, when one message is made from many deliveries.
     pub fn attach(&mut self, commit: Commit) {
-        self.commits.push(commit);
+        match &mut self.commit {
+            Some(_) => self.rest().commits.push(commit),
+            none => *none = Some(commit),
+        }
     }
 
     /// Takes the commits off again; the message goes on without them.
     pub fn take_commits(&mut self) -> Vec<Commit> {
-        std::mem::take(&mut self.commits)
+        let more = self.rest.as_mut().map(|rest| std::mem::take(&mut rest.commits));
+        let first = self.commit.take();
+        first.into_iter().chain(more.into_iter().flatten()).collect()
     }
 
-    pub(crate) fn commits(&self) -> &[Commit] {
-        &self.commits
+    pub(crate) fn commits(&self) -> impl Iterator<Item = &Commit> {
+        let more = self.rest.iter().flat_map(|rest| &rest.commits);
+        self.commit.iter().chain(more)
+    }
+
+    pub(crate) fn has_commits(&self) -> bool {
+        self.commit.is_some()
     }
 
     /// Copies body, key and headers out of the batch they came in, so that keeping a small message
@@ -162,26 +193,39 @@ impl Message {
     #[must_use]
     pub fn compact(mut self) -> Self {
         self.body = Bytes::copy_from_slice(&self.body);
-        self.key = self.key.map(|key| Bytes::copy_from_slice(&key));
-        self.headers.compact();
+        if let Some(rest) = &mut self.rest {
+            let Attributes { key, headers, .. } = &mut rest.attributes;
+            if let Some(key) = key {
+                *key = Bytes::copy_from_slice(key);
+            }
+            headers.compact();
+        }
         self
     }
 
     /// Its size in bytes, as it counts towards limits: body, key and headers.
     pub fn size(&self) -> usize {
-        self.body.len() + self.key.as_ref().map_or(0, Bytes::len) + self.headers.size()
+        let Some(rest) = &self.rest else {
+            return self.body.len();
+        };
+        let Attributes { key, headers, .. } = &rest.attributes;
+        self.body.len() + key.as_ref().map_or(0, Bytes::len) + headers.size()
     }
 }
 
 impl Clone for Message {
     fn clone(&self) -> Self {
+        let rest = self.rest.as_ref().map(|rest| {
+            Box::new(Rest {
+                attributes: rest.attributes.clone(),
+                stream: rest.stream.clone(),
+                commits: Vec::new(),
+            })
+        });
         Self {
             body: self.body.clone(),
-            key: self.key.clone(),
-            headers: self.headers.clone(),
-            timestamp: self.timestamp,
-            stream: self.stream.clone(),
-            commits: Vec::new(),
+            commit: None,
+            rest,
         }
     }
 }
@@ -191,11 +235,11 @@ impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Message")
             .field("body_bytes", &self.body.len())
-            .field("key_bytes", &self.key.as_ref().map(Bytes::len))
-            .field("headers", &self.headers.iter().count())
-            .field("timestamp", &self.timestamp)
-            .field("stream", &self.stream)
-            .field("commits", &self.commits.len())
+            .field("key_bytes", &self.key().map(Bytes::len))
+            .field("headers", &self.headers().iter().count())
+            .field("timestamp", &self.timestamp())
+            .field("stream", &self.stream())
+            .field("commits", &self.commits().count())
             .finish()
     }
 }

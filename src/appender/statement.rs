@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::route::{Routes, partition_of};
 use super::{AppendedRow, Submission};
 use crate::consumer::Session;
+use crate::delivery::Commit;
 use crate::error::{Error, ErrorKind};
 use crate::message::Message;
 use crate::name::Name;
@@ -70,6 +71,7 @@ impl Statement {
     ) {
         let mut places: Vec<Place> = Vec::with_capacity(1);
         let mut has_riders = false;
+        let bytes = submission.batch.messages.iter().map(Message::size).sum();
         // The row of messages that name no stream, where all of them go to one.
         let mut usual = None;
         for message in &submission.batch.messages {
@@ -81,21 +83,22 @@ impl Statement {
                     let row = self.row(stream, partitions, message);
                     if partitions == 1 && message.stream().is_none() {
                         usual = Some(row);
+                        self.rows[row].1.reserve(submission.batch.len(), bytes);
                     }
                     row
                 }
             };
             let start = self.rows[row].1.push(message);
-            match places.iter_mut().find(|place| place.row == row) {
+            match places.iter_mut().rfind(|place| place.row == row) {
                 Some(place) => place.len += 1,
                 None => places.push(Place { row, start, len: 1 }),
             }
-            if !message.commits().is_empty() {
+            if message.has_commits() {
                 has_riders = true;
                 self.board(message, storage);
             }
-            self.bytes += message.size();
         }
+        self.bytes += bytes;
         self.messages += submission.batch.len();
         self.entries.push(Entry {
             submission,
@@ -217,7 +220,7 @@ impl Statement {
             session.fence();
         }
         let is_lost = |message: &Message| {
-            let mut sessions = message.commits().iter().map(|commit| commit.session());
+            let mut sessions = message.commits().map(Commit::session);
             sessions.any(|session| lost.iter().any(|lost| Arc::ptr_eq(lost, session)))
         };
         let mut rest = Self::default();

@@ -8,7 +8,7 @@ use bytes::{BufMut, Bytes};
 use crate::clock::{from_micros, to_micros};
 use crate::error::{Error, ErrorKind, Result};
 use crate::headers::Headers;
-use crate::message::Message;
+use crate::message::{Attributes, Message};
 
 /// The messages of one batch in one partition: all bodies in one piece, and where to cut.
 ///
@@ -91,13 +91,12 @@ impl Records {
         let Some(attributes) = &self.0.attributes else {
             return Message::new(body);
         };
-        let attributes = Attributes::decode(attributes.slice(index)).unwrap_or_default();
-        Message::stored(
-            body,
-            attributes.key,
-            attributes.headers,
-            attributes.timestamp.map(from_micros),
-        )
+        match decode_attributes(attributes.slice(index)) {
+            Some(attributes) if attributes != Attributes::default() => {
+                Message::stored(body, attributes)
+            }
+            _ => Message::new(body),
+        }
     }
 
     /// All bodies, one after the other.
@@ -166,7 +165,7 @@ impl Records {
         let (attributes, len) = if flags[0] & HAS_ATTRIBUTES != 0 {
             let (column, len) = Column::decode(&rest, count)?;
             for index in 0..count {
-                Attributes::decode(column.slice(index))?;
+                decode_attributes(column.slice(index))?;
             }
             (Some(column), len)
         } else {
@@ -185,65 +184,59 @@ impl fmt::Debug for Records {
     }
 }
 
-/// What a message has besides its body.
-#[derive(Default)]
-struct Attributes {
-    key: Option<Bytes>,
-    timestamp: Option<i64>,
-    headers: Headers,
-}
-
 const HAS_KEY: u8 = 1;
 const HAS_TIMESTAMP: u8 = 2;
 
-impl Attributes {
-    fn encode(message: &Message, out: &mut Vec<u8>) {
-        let timestamp = message.timestamp().map(to_micros);
-        if message.key().is_none() && timestamp.is_none() && message.headers().is_empty() {
-            return;
-        }
-        let mut flags = 0;
-        if message.key().is_some() {
-            flags |= HAS_KEY;
-        }
-        if timestamp.is_some() {
-            flags |= HAS_TIMESTAMP;
-        }
-        out.put_u8(flags);
-        if let Some(micros) = timestamp {
-            out.put_i64_le(micros);
-        }
-        if let Some(key) = message.key() {
-            out.put_u32_le(key.len() as u32);
-            out.put_slice(key);
-        }
-        out.put_slice(message.headers().encoded());
+/// Nothing for a message that has only a body; otherwise flags, timestamp, key, headers.
+fn encode_attributes(message: &Message, out: &mut Vec<u8>) {
+    let Attributes {
+        key,
+        headers,
+        timestamp,
+    } = message.attributes();
+    if key.is_none() && timestamp.is_none() && headers.is_empty() {
+        return;
     }
+    let mut flags = 0;
+    if key.is_some() {
+        flags |= HAS_KEY;
+    }
+    if timestamp.is_some() {
+        flags |= HAS_TIMESTAMP;
+    }
+    out.put_u8(flags);
+    if let Some(timestamp) = timestamp {
+        out.put_i64_le(to_micros(*timestamp));
+    }
+    if let Some(key) = key {
+        out.put_u32_le(key.len() as u32);
+        out.put_slice(key);
+    }
+    out.put_slice(headers.encoded());
+}
 
-    fn decode(encoded: Bytes) -> Option<Self> {
-        let mut attributes = Self::default();
-        if encoded.is_empty() {
-            return Some(attributes);
-        }
-        let flags = encoded[0];
-        if flags & !(HAS_KEY | HAS_TIMESTAMP) != 0 {
-            return None;
-        }
-        let mut rest = encoded.slice(1..);
-        if flags & HAS_TIMESTAMP != 0 {
-            let micros = *rest.first_chunk::<8>()?;
-            attributes.timestamp = Some(i64::from_le_bytes(micros));
-            rest = rest.slice(8..);
-        }
-        if flags & HAS_KEY != 0 {
-            let len = u32::from_le_bytes(*rest.first_chunk::<4>()?) as usize;
-            let end = 4usize.checked_add(len).filter(|end| *end <= rest.len())?;
-            attributes.key = Some(rest.slice(4..end));
-            rest = rest.slice(end..);
-        }
-        attributes.headers = Headers::decode(rest).ok()?;
-        Some(attributes)
+fn decode_attributes(encoded: Bytes) -> Option<Attributes> {
+    let mut attributes = Attributes::default();
+    let Some(flags) = encoded.first().copied() else {
+        return Some(attributes);
+    };
+    if flags & !(HAS_KEY | HAS_TIMESTAMP) != 0 {
+        return None;
     }
+    let mut rest = encoded.slice(1..);
+    if flags & HAS_TIMESTAMP != 0 {
+        let micros = i64::from_le_bytes(*rest.first_chunk::<8>()?);
+        attributes.timestamp = Some(from_micros(micros));
+        rest = rest.slice(8..);
+    }
+    if flags & HAS_KEY != 0 {
+        let len = u32::from_le_bytes(*rest.first_chunk::<4>()?) as usize;
+        let end = 4usize.checked_add(len).filter(|end| *end <= rest.len())?;
+        attributes.key = Some(rest.slice(4..end));
+        rest = rest.slice(end..);
+    }
+    attributes.headers = Headers::decode(rest).ok()?;
+    Some(attributes)
 }
 
 /// Gathers messages into [`Records`].
@@ -265,7 +258,7 @@ impl RecordsBuilder {
         self.bodies.extend_from_slice(message.body());
         let end = u32::try_from(self.bodies.len()).expect("a batch under 4 GiB");
         self.body_ends.push(end);
-        Attributes::encode(message, &mut self.attributes);
+        encode_attributes(message, &mut self.attributes);
         if !self.attributes.is_empty() {
             let end = u32::try_from(self.attributes.len()).expect("a batch under 4 GiB");
             // Those before the first message with attributes have empty ones.
@@ -273,6 +266,12 @@ impl RecordsBuilder {
             self.attribute_ends.push(end);
         }
         self.body_ends.len() as u32 - 1
+    }
+
+    /// Makes room for so many more messages, with so many bytes in their bodies.
+    pub fn reserve(&mut self, messages: usize, body_bytes: usize) {
+        self.body_ends.reserve(messages);
+        self.bodies.reserve(body_bytes);
     }
 
     /// The number of messages so far.
