@@ -2,7 +2,7 @@
 
 use std::mem;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Condvar, Mutex, PoisonError, RwLock};
 
 use ::redb::{Database, ReadTransaction, ReadableDatabase};
 
@@ -23,6 +23,8 @@ pub(super) struct Core {
     pub(super) options: RedbOptions,
     pub(super) boot: u64,
     pub(super) queue: Mutex<Queue>,
+    /// Told when a job of the queue has ended.
+    pub(super) job_ended: Condvar,
     pub(super) notifier: Notifier,
     file: RwLock<File>,
 }
@@ -50,6 +52,7 @@ impl Core {
             options,
             boot,
             queue: Mutex::default(),
+            job_ended: Condvar::new(),
             notifier: Notifier::new(),
             file: RwLock::new(File::Open(Box::new(Opened::new(db, 0)))),
         })

@@ -92,6 +92,12 @@ async fn on_pool<T: Send + 'static>(
     }
 }
 
+impl Drop for RedbStorage {
+    fn drop(&mut self) {
+        self.core.abandon();
+    }
+}
+
 impl fmt::Debug for RedbStorage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedbStorage")
