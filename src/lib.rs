@@ -97,6 +97,8 @@
 
 mod appender;
 mod clock;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod consumer;
 mod delivery;
 mod error;
