@@ -53,15 +53,16 @@ impl Control {
         self.0.statuses.borrow().clone()
     }
 
-    /// Waits until [`status`](Self::status) is as wanted, and gives it. A status that comes and
-    /// goes between two looks may be missed, except [`Closed`](Status::Closed), which is the last.
+    /// Waits until [`status`](Self::status) is as wanted, or [`Closed`](Status::Closed), which is
+    /// the last, and gives it. A status that comes and goes between two looks may be missed.
     ///
     /// # Cancel safety
     ///
     /// Yes.
     pub async fn wait_for(&self, mut wanted: impl FnMut(Status) -> bool) -> Status {
         let mut statuses = self.0.statuses.subscribe();
-        match statuses.wait_for(|all| wanted(overall(all))).await {
+        let mut is_over = |status| status == Status::Closed || wanted(status);
+        match statuses.wait_for(|all| is_over(overall(all))).await {
             Ok(all) => overall(&all),
             Err(_) => Status::Closed,
         }
@@ -136,6 +137,8 @@ impl Shared {
     pub(super) fn shut_down(&self) {
         self.stopped.store(true, Ordering::Release);
         self.stopping.send_replace(true);
+        // Its session holds this.
+        drop(self.take_again());
         self.wake();
     }
 
@@ -199,6 +202,9 @@ impl Shared {
             let took = self.took_again.notified();
             {
                 let mut slot = self.again.lock().unwrap_or_else(PoisonError::into_inner);
+                if self.is_stopped() {
+                    return;
+                }
                 if slot.is_none() {
                     *slot = chunk.take();
                     self.has_again.store(true, Ordering::Release);
@@ -212,7 +218,7 @@ impl Shared {
     }
 
     pub(super) fn take_again(&self) -> Option<Chunk> {
-        if !self.has_again.load(Ordering::Acquire) {
+        if !self.has_again.load(Ordering::Acquire) && !self.is_stopped() {
             return None;
         }
         let mut slot = self.again.lock().unwrap_or_else(PoisonError::into_inner);
