@@ -84,7 +84,8 @@ impl ManualClock {
 
     /// Lets `duration` pass, and wakes whoever slept for it.
     pub fn advance(&self, duration: Duration) {
-        self.elapsed.send_modify(|elapsed| *elapsed = elapsed.saturating_add(duration));
+        self.elapsed
+            .send_modify(|elapsed| *elapsed = elapsed.saturating_add(duration));
     }
 }
 

@@ -211,7 +211,10 @@ impl Commit {
         self.session().lease().epoch
     }
 
-    #[allow(clippy::expect_used, reason = "taken only by calls that consume the handle")]
+    #[allow(
+        clippy::expect_used,
+        reason = "taken only by calls that consume the handle"
+    )]
     pub(crate) fn session(&self) -> &Arc<Session> {
         self.session.as_ref().expect("a handle without a verdict")
     }

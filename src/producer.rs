@@ -206,9 +206,9 @@ impl Producer {
             answer = ready!(Pin::new(&mut in_flight.answer).poll(cx));
         }
         self.in_flight = None;
-        Poll::Ready(Some(answer.unwrap_or_else(|_| {
-            Err(Unsent::Orphaned(Batch::default()))
-        })))
+        Poll::Ready(Some(
+            answer.unwrap_or_else(|_| Err(Unsent::Orphaned(Batch::default()))),
+        ))
     }
 
     /// Ready once nothing is under way. A batch that failed is kept.

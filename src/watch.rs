@@ -146,7 +146,9 @@ impl Shared {
     /// Lets go of partitions that nobody watches; breaks when there is none left.
     fn sweep(&self) -> ControlFlow<()> {
         let mut state = self.state();
-        state.partitions.retain(|_, signals| signals.receiver_count() > 0);
+        state
+            .partitions
+            .retain(|_, signals| signals.receiver_count() > 0);
         if state.partitions.is_empty() {
             state.is_running = false;
             return ControlFlow::Break(());
@@ -198,7 +200,11 @@ impl Task {
             if let Some(interval) = interval
                 && due.is_none()
             {
-                due = Some(shared.clock.sleep_until(shared.clock.now().saturating_add(interval)));
+                due = Some(
+                    shared
+                        .clock
+                        .sleep_until(shared.clock.now().saturating_add(interval)),
+                );
             }
             let polling = async {
                 match &mut due {

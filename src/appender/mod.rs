@@ -190,7 +190,9 @@ impl Shared {
                 .run(&*self.clock, || self.storage.append(append.clone()))
                 .await;
             statement = match written {
-                Ok(Appended::Written(bases)) => return statement.written(&bases, began, &self.storage),
+                Ok(Appended::Written(bases)) => {
+                    return statement.written(&bases, began, &self.storage);
+                }
                 Ok(Appended::Fenced(leases)) => {
                     let (routes, storage) = (&self.routes, &self.storage);
                     statement.without(&leases, routes, storage)

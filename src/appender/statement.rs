@@ -169,14 +169,20 @@ impl Statement {
             if !session.is_of(storage) {
                 continue;
             }
-            let at = match self.riders.iter().rposition(|(s, _)| Arc::ptr_eq(s, session)) {
+            let at = match self
+                .riders
+                .iter()
+                .rposition(|(s, _)| Arc::ptr_eq(s, session))
+            {
                 Some(at) => at,
                 None => {
                     self.riders.push((session.clone(), Ranges::new()));
                     self.riders.len() - 1
                 }
             };
-            self.riders[at].1.insert(commit.offset()..commit.offset() + 1);
+            self.riders[at]
+                .1
+                .insert(commit.offset()..commit.offset() + 1);
         }
     }
 
@@ -230,7 +236,12 @@ impl Statement {
             let mut sessions = Vec::new();
             if entry.has_riders {
                 let messages = entry.submission.batch.messages.iter();
-                sessions.extend(messages.flat_map(Message::commits).map(Commit::session).cloned());
+                sessions.extend(
+                    messages
+                        .flat_map(Message::commits)
+                        .map(Commit::session)
+                        .cloned(),
+                );
                 sessions.dedup_by(|a, b| Arc::ptr_eq(a, b));
             }
             entry.submission.batch.doubt = Some(Doubt {
@@ -273,7 +284,10 @@ impl Statement {
                 continue;
             }
             let before = submission.batch.len();
-            submission.batch.messages.retain(|message| !is_lost(message));
+            submission
+                .batch
+                .messages
+                .retain(|message| !is_lost(message));
             let dropped = before - submission.batch.len();
             if dropped > 0 {
                 tracing::info!(
@@ -347,4 +361,3 @@ fn finish(
     }
     let _ = submission.answer.send(Ok(rows));
 }
-

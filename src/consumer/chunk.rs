@@ -83,7 +83,13 @@ impl Chunk {
         self.session.hand_out();
         let attempt = 1 + self.begun(offset);
         let session = self.session.clone();
-        Some(Delivery::new(message, appended_at, attempt, session, offset))
+        Some(Delivery::new(
+            message,
+            appended_at,
+            attempt,
+            session,
+            offset,
+        ))
     }
 
     /// Takes the next message out that nobody has done meanwhile.

@@ -91,7 +91,11 @@ fn overall(statuses: &[Status]) -> Status {
         Status::Idle => 1,
         Status::Closed => 0,
     };
-    statuses.iter().copied().max_by_key(rank).unwrap_or(Status::Closed)
+    statuses
+        .iter()
+        .copied()
+        .max_by_key(rank)
+        .unwrap_or(Status::Closed)
 }
 
 /// Shared by a consumer, its lanes and whoever controls it.

@@ -154,7 +154,10 @@ impl Keeper {
     }
 
     fn renewal_due(&self) -> Duration {
-        let half = self.session.wrote_at().saturating_add(self.settings.lease / 2);
+        let half = self
+            .session
+            .wrote_at()
+            .saturating_add(self.settings.lease / 2);
         // Not so late that the end of the trust is missed.
         half.max(self.not_before.min(self.trusted_until()))
     }
@@ -173,7 +176,8 @@ impl Keeper {
         }
         let stuck = self.is_stuck();
         if now >= self.trusted_until() {
-            self.session.end(if stuck { End::Stuck } else { End::Lapsed });
+            self.session
+                .end(if stuck { End::Stuck } else { End::Lapsed });
             return false;
         }
         let activity = self.session.activity();

@@ -291,11 +291,7 @@ impl Lane {
 
     /// Ends cleanly: waits for the handles that are still alive, writes what they said, and gives
     /// the lease back.
-    async fn hand_over(
-        &self,
-        session: &Session,
-        mut keeper: tokio::task::JoinHandle<()>,
-    ) -> End {
+    async fn hand_over(&self, session: &Session, mut keeper: tokio::task::JoinHandle<()>) -> End {
         tokio::select! {
             () = session.drained() => {}
             () = sleep(&**self.flow.clock(), self.settings.drain) => {

@@ -22,8 +22,8 @@ use tokio::sync::mpsc;
 pub(crate) use acks::Round;
 pub use builder::ConsumerBuilder;
 use chunk::{Chunk, Event};
-pub use control::{Control, Status};
 use control::Shared;
+pub use control::{Control, Status};
 pub(crate) use session::Session;
 
 use crate::delivery::Delivery;
@@ -135,7 +135,8 @@ impl Consumer {
             if let Some(delivery) = next_of(&mut self.again, Chunk::next_undone) {
                 return Poll::Ready(Some(Ok(delivery)));
             }
-            let is_paused = |chunk: &Chunk| chunk.session().is_live() && chunk.session().is_paused();
+            let is_paused =
+                |chunk: &Chunk| chunk.session().is_live() && chunk.session().is_paused();
             if self.current.as_ref().is_some_and(is_paused) {
                 return Poll::Pending;
             }

@@ -6,10 +6,10 @@ use std::sync::{Condvar, Mutex, PoisonError, RwLock};
 
 use ::redb::{Database, ReadTransaction, ReadableDatabase};
 
+use super::cache::Cache;
 use super::error::{Fail, guarded};
 use super::open::{self, RedbOptions};
 use super::queue::Queue;
-use super::write::Cache;
 use crate::error::{Error, Result};
 use crate::storage::group::closed;
 use crate::storage::notify::Notifier;
@@ -116,6 +116,14 @@ impl Core {
             }
             File::Broken(_) | File::Closed => Ok(()),
         }
+    }
+}
+
+/// Where a job had the file last.
+impl Drop for Core {
+    fn drop(&mut self) {
+        // It does nothing if the file is closed, and there is nobody to be told.
+        let _ = self.close();
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::core::{Core, Done};
 use super::error::Fail;
-use super::write::Transaction;
+use super::transaction::Transaction;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Id;
 use crate::storage::group::closed;

@@ -31,12 +31,24 @@ async fn look(place: &Place, damaged: &[u8]) -> Option<Vec<String>> {
 
 #[tokio::test]
 async fn a_flipped_byte_is_an_error_or_does_not_matter() {
-    let place = Place::new();
+    flip_bytes(Place::new()).await;
+}
+
+#[tokio::test]
+async fn a_flipped_byte_in_a_large_file_is_an_error_or_does_not_matter() {
+    flip_bytes(Place {
+        is_trusting: true,
+        ..Place::new()
+    })
+    .await;
+}
+
+async fn flip_bytes(place: Place) {
     let (file, expected) = sound(&place).await;
-    let in_page = [0, 1, 2, 3, 7, 16, 40, 200, 2000, 4000];
+    let in_page = [0, 2, 7, 40, 2000];
     let pages = (1..file.len() / PAGE).flat_map(|page| in_page.map(|at| page * PAGE + at));
     let mut errors = 0;
-    for at in (0..320).chain(pages) {
+    for at in (0..320).step_by(3).chain(pages) {
         let mut damaged = file.clone();
         damaged[at] ^= 0x24;
         match look(&place, &damaged).await {

@@ -57,7 +57,7 @@ async fn ids_and_refusals_outlive_the_process() {
     let storage = place.storage().await;
     let (written, refused) = (append(&["a"]), append(&["b"]));
     storage.append(written.clone()).await.unwrap();
-    assert_eq!(storage.settle(refused.clone()).await.unwrap(), None);
+    assert_eq!(storage.settle(refused.id, &[]).await.unwrap(), None);
     // Enough to have the oldest deleted once.
     let many: Vec<_> = (0..9000).map(|_| append(&["x"])).collect();
     try_join_all(many.iter().map(|append| storage.append(append.clone())))
@@ -71,7 +71,7 @@ async fn ids_and_refusals_outlive_the_process() {
         let again = storage.append(append.clone()).await.unwrap();
         assert_eq!(again, Appended::Written(vec![base]));
         if index % 512 == 0 {
-            let settled = storage.settle(append.clone()).await.unwrap();
+            let settled = storage.settle(append.id, &[]).await.unwrap();
             assert_eq!(settled, Some(vec![base]));
         }
     }
