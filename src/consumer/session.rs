@@ -171,14 +171,17 @@ impl Session {
 
     // The hot path of the consumer.
 
+    #[inline]
     pub(super) fn is_live(&self) -> bool {
         !self.dead.load(Ordering::Acquire)
     }
 
+    #[inline]
     pub(super) fn is_paused(&self) -> bool {
         self.paused.load(Ordering::Relaxed)
     }
 
+    #[inline]
     pub(super) fn hand_out(&self) {
         // There is one consumer: nobody else writes this.
         let handed_out = self.handed_out.load(Ordering::Relaxed) + 1;
@@ -191,7 +194,7 @@ impl Session {
         self.acks().progress().clone()
     }
 
-    pub(super) fn is_done(&self, offset: u64) -> bool {
+    pub(crate) fn is_done(&self, offset: u64) -> bool {
         self.acks().progress().is_done(offset)
     }
 
