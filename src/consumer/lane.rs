@@ -128,7 +128,16 @@ impl Lane {
                         () = shared.polled_after(polls) => {}
                     }
                 }
-                End::Released | End::Closed => return,
+                End::Released => return,
+                End::Closed => {
+                    let closed = Error::closed(format!("{}: the storage is closed", self.group));
+                    tokio::select! {
+                        biased;
+                        () = shared.until_stopped() => {}
+                        _ = self.events.send(Event::Error(closed)) => {}
+                    }
+                    return;
+                }
             }
         }
     }
@@ -159,7 +168,8 @@ impl Lane {
                 return Some(self.session(owner, &state, began));
             }
             let now = (state.epoch, state.generation);
-            if state.owner_dead || state.owner == self.former {
+            let is_own = state.owner.is_some() && state.owner == self.former;
+            if state.owner_dead || is_own {
                 over = Some(now);
                 continue;
             }
@@ -309,7 +319,7 @@ impl Lane {
     }
 
     /// Tells the consumer of an error. `None` if there is no point in going on.
-    pub(super) async fn report(&self, error: Error) -> Option<()> {
+    async fn report(&self, error: Error) -> Option<()> {
         let is_over = error.kind() == ErrorKind::Closed;
         // A consumer that is gone does not want to know.
         let _ = self.events.send(Event::Error(error)).await;

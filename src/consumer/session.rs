@@ -350,6 +350,10 @@ impl Session {
         ended.ok().and_then(|end| *end).unwrap_or(End::Closed)
     }
 
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
     /// Resolves once all handles that were given out are gone, or the session has ended.
     pub(super) async fn drained(&self) {
         self.draining.store(true, Ordering::SeqCst);
