@@ -51,16 +51,23 @@ again, it goes on where it was.
 exit code: 0 done, 1 an error, 2 a bad argument, 130 stopped by Ctrl-C";
 
 #[tokio::main]
-async fn main() -> Result<ExitCode> {
-    match parse(std::env::args_os().skip(1)) {
-        Ok(Some((input, url))) => run(input, &url).await,
+async fn main() -> ExitCode {
+    let (input, url) = match parse(std::env::args_os().skip(1)) {
+        Ok(Some(args)) => args,
         Ok(None) => {
             println!("{USAGE}");
-            Ok(ExitCode::SUCCESS)
+            return ExitCode::SUCCESS;
         }
         Err(error) => {
-            eprintln!("Error: {error}\n\n{USAGE}");
-            Ok(ExitCode::from(2))
+            eprintln!("Error: {error:#}\n\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(input, &url).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("Error: {error:#}");
+            ExitCode::FAILURE
         }
     }
 }
@@ -72,7 +79,7 @@ async fn run(input: Input, url: &str) -> Result<ExitCode> {
         .open(url)
         .await
         .with_context(|| format!("cannot open {url}"))?;
-    let stop = on_ctrl_c();
+    let stop = on_ctrl_c().await;
 
     let producer = flow.producer(STREAM).await?;
     let consumer = flow.consumer(STREAM, GROUP).shutdown_on(stop.clone());
@@ -100,7 +107,8 @@ async fn run(input: Input, url: &str) -> Result<ExitCode> {
             control.shutdown().await;
             Ok(())
         },
-        work(consumer, &progress),
+        // A task of its own, and so a core of its own.
+        async { tokio::spawn(work(consumer, progress.clone())).await? },
     );
     // However it ended: commits are written, and the next process gets the lease at once.
     control.shutdown().await;
@@ -147,7 +155,7 @@ async fn send(
 }
 
 /// Works on many lines at once and commits each when it is done, in whatever order.
-async fn work(consumer: Consumer, progress: &Progress) -> Result<()> {
+async fn work(consumer: Consumer, progress: Progress) -> Result<()> {
     let mut done = consumer.map_ok(work_on).try_buffer_unordered(AT_ONCE);
     while let Some(line) = done.try_next().await? {
         progress.worked(&line);
@@ -211,19 +219,24 @@ async fn standing(flow: &Flowstream) -> Result<(u64, u64)> {
 /// Resolves with the first Ctrl-C.
 type Stop = Shared<BoxFuture<'static, ()>>;
 
-fn on_ctrl_c() -> Stop {
-    let (told, stop) = tokio::sync::oneshot::channel();
-    tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            eprintln!("stopping; once more ends it at once");
-            let _ = told.send(());
+/// From here on, Ctrl-C ends the process only if it comes twice.
+async fn on_ctrl_c() -> Stop {
+    let stop = async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            // There is no such signal here.
+            return std::future::pending().await;
+        }
+        eprintln!("stopping; once more ends it at once");
+        tokio::spawn(async {
             if tokio::signal::ctrl_c().await.is_ok() {
                 std::process::exit(130);
             }
-        }
-        std::future::pending::<()>().await;
-    });
-    stop.map(drop).boxed().shared()
+        });
+    };
+    let stop = stop.boxed().shared();
+    // The first poll takes the signal over.
+    let _ = futures::poll!(stop.clone());
+    stop
 }
 
 /// The input and the storage; `None` if help is wanted.

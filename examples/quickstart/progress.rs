@@ -47,7 +47,7 @@ impl Progress {
         };
         let working = bar(
             backlog,
-            "{prefix:8} {wide_bar} {human_pos}/{human_len} lines {per_sec}",
+            "{prefix:8} {wide_bar} {human_pos}/{human_len} lines",
         );
         let (reading, working) = (bars.add(reading), bars.add(working));
         for (bar, prefix) in [(&reading, "reading"), (&working, "working")] {
@@ -111,11 +111,8 @@ impl Progress {
     pub(crate) fn summary(&self) {
         println!("sent    {}", self.0.sent.summary());
         let (words, hash) = (self.0.words.load(Relaxed), self.0.hash.load(Relaxed));
-        println!(
-            "worked  {}; {} words, hash {hash:016x}",
-            self.0.worked.summary(),
-            grouped(words)
-        );
+        println!("worked  {}", self.0.worked.summary());
+        println!("words   {}, hash of all lines {hash:016x}", grouped(words));
     }
 }
 
@@ -129,7 +126,10 @@ impl Side {
     fn summary(&self) -> String {
         let (lines, bytes) = (self.lines.load(Relaxed), self.bytes.load(Relaxed));
         let seconds = self.took.get().map_or(0.0, Duration::as_secs_f64);
-        let a_second = |amount: f64| if amount == 0.0 { 0.0 } else { amount / seconds };
+        if lines == 0 {
+            return "nothing new".to_owned();
+        }
+        let a_second = |amount: f64| amount / seconds.max(1e-6);
         let megabytes = bytes as f64 / 1e6;
         format!(
             "{} messages, {megabytes:.1} MB in {seconds:.2} s: {} messages/s, {:.1} MB/s",

@@ -97,24 +97,17 @@ fn place(message: &Message) -> Option<(&[u8], u64)> {
 
 /// Says where it goes on.
 pub(crate) fn describe(sources: &[Source]) {
-    match sources {
+    let lines: u64 = sources.iter().map(|source| source.sent).sum();
+    let title = match sources {
         [source] if source.is_stdin() => {
             println!("the standard input cannot be read again: each run is a new source");
+            return;
         }
-        [source] if source.sent == 0 => println!("{} is new to the stream", source.title()),
-        [source] => println!(
-            "{}: {} lines are in the stream, going on behind them",
-            source.title(),
-            grouped(source.sent)
-        ),
-        sources => {
-            let known = sources.iter().filter(|source| source.sent > 0);
-            println!(
-                "{} files: {} lines of {} of them are in the stream, going on behind them",
-                sources.len(),
-                grouped(known.clone().map(|source| source.sent).sum()),
-                known.count()
-            );
-        }
+        [source] => source.title(),
+        sources => format!("{} files", sources.len()),
+    };
+    match grouped(lines).as_str() {
+        "0" => println!("{title}: new to the stream"),
+        lines => println!("{title}: {lines} lines are in the stream; going on behind them"),
     }
 }
