@@ -74,7 +74,9 @@ async fn main() -> ExitCode {
 
 async fn run(input: Input, url: &str) -> Result<ExitCode> {
     let sources = input.sources()?;
-    let flow = open(url)
+    let flow = Options::new()
+        .max_message_bytes(input::MAX_LINE + input::MAX_HEADERS)
+        .open(url)
         .await
         .with_context(|| format!("cannot open {url}"))?;
     let stop = on_ctrl_c().await;
@@ -124,20 +126,6 @@ async fn run(input: Input, url: &str) -> Result<ExitCode> {
     ended?;
     now?;
     Ok(ExitCode::from(if stopped { 130 } else { 0 }))
-}
-
-/// A process that was killed a moment ago may still have hold of the file: waits a little for it.
-async fn open(url: &str) -> flowstream::Result<Flowstream> {
-    let options = Options::new().max_message_bytes(input::MAX_LINE + input::MAX_HEADERS);
-    for _ in 0..20 {
-        match options.clone().open(url).await {
-            Err(error) if error.is_transient() => {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-            opened => return opened,
-        }
-    }
-    options.open(url).await
 }
 
 /// Sends lines until there are no more, or until it is stopped. They are durable when it returns.
@@ -221,10 +209,7 @@ async fn all_done(flow: &Flowstream) -> Result<()> {
 async fn standing(flow: &Flowstream) -> Result<(u64, u64)> {
     let group = flow.group(STREAM, GROUP).await?;
     let messages = group.iter().map(|partition| partition.bounds.end).sum();
-    let position = group
-        .iter()
-        .map(|partition| partition.progress.position())
-        .sum();
+    let position = group.iter().map(|partition| partition.position()).sum();
     Ok((messages, position))
 }
 
