@@ -140,6 +140,7 @@ async fn shutdown_waits_no_longer_than_the_drain() {
     let mut consumer = world.flow.consumer("orders", "billing").drain(drain).await.unwrap();
     let held = next(&mut consumer).await;
     let mut stopped = Box::pin(consumer.control().shutdown());
+    assert!(stays_pending(&mut stopped).await);
     world.pass(drain - Duration::from_millis(1)).await;
     assert!(stays_pending(&mut stopped).await);
     world.pass(Duration::from_millis(20)).await;
