@@ -43,6 +43,14 @@ async fn flush(producer: &mut flowstream::Producer) {
     while soon("a flush", producer.flush()).await.is_err() {}
 }
 
+/// Appends, through errors.
+async fn append(producer: &mut flowstream::Producer, message: Message) {
+    let mut batch = flowstream::Batch::from(message);
+    while let Err(mut error) = soon("an append", producer.append(batch)).await {
+        batch = error.take_unsent().unwrap();
+    }
+}
+
 async fn producers(url: &str) -> usize {
     let mut points = 0;
     points += cancel(url, "create_stream", async |world, polls| {
@@ -70,8 +78,8 @@ async fn producers(url: &str) -> usize {
             let mut producer = world.flow.producer("orders").await.unwrap();
             fail(world);
             let ready = poll_at_most(polls, producer.send("0".into())).await;
+            producer.feed("1".into()).await.unwrap();
             flush(&mut producer).await;
-            producer.send("1".into()).await.unwrap();
             world.faulty.heal();
             quiet().await;
             let first = usize::from(polls == 0);
@@ -146,7 +154,7 @@ async fn producers(url: &str) -> usize {
             let batch = [Message::new("1"), there];
             let ready = poll_at_most(polls, producer.append(batch)).await;
             flush(&mut producer).await;
-            soon("another", producer.append(Message::new("2"))).await.unwrap();
+            append(&mut producer, Message::new("2")).await;
             world.faulty.heal();
             quiet().await;
             let bodies = world.bodies("orders").await;
@@ -168,7 +176,7 @@ async fn producers(url: &str) -> usize {
             let mut error = producer.append(Message::new("0")).await.unwrap_err();
             let batch = error.take_unsent().unwrap();
             let ready = poll_at_most(polls, producer.append(batch)).await;
-            soon("another", producer.append(Message::new("1"))).await.unwrap();
+            append(&mut producer, Message::new("1")).await;
             world.faulty.heal();
             quiet().await;
             let mut bodies = world.bodies("orders").await;
@@ -277,7 +285,12 @@ async fn consumers(url: &str) -> usize {
                 if let Some(fault) = fault {
                     world.faulty.times(Call::Commit, fault, 1);
                 }
-                let commit = if through { second.commit_through() } else { first.commit() };
+                let (commit, other) = if through {
+                    (second.commit_through(), first)
+                } else {
+                    (first.commit(), second)
+                };
+                drop(other);
                 let ready = poll_at_most(polls, commit).await;
                 quiet().await;
                 soon("the shutdown", consumer.control().shutdown()).await;
