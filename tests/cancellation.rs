@@ -55,7 +55,9 @@ async fn producers(url: &str) -> usize {
     let mut points = 0;
     points += cancel(url, "create_stream", async |world, polls| {
         let ready = poll_at_most(polls, world.flow.create_stream("orders", 3)).await;
-        soon("again", world.flow.create_stream("orders", 3)).await.unwrap();
+        soon("again", world.flow.create_stream("orders", 3))
+            .await
+            .unwrap();
         assert_eq!(world.flow.stream("orders").await.unwrap().len(), 3);
         ready.is_some()
     })
@@ -68,7 +70,12 @@ async fn producers(url: &str) -> usize {
         ready.is_some()
     })
     .await;
-    for fault in [None, Some(Fault::Fail), Some(Fault::Lose), Some(Fault::Late)] {
+    for fault in [
+        None,
+        Some(Fault::Fail),
+        Some(Fault::Lose),
+        Some(Fault::Late),
+    ] {
         let fail = |world: &World| {
             if let Some(fault) = fault {
                 world.faulty.times(Call::Append, fault, 1);
@@ -88,7 +95,12 @@ async fn producers(url: &str) -> usize {
         })
         .await;
         points += cancel(url, "feed", async |world, polls| {
-            let mut producer = world.flow.producer("orders").batch_messages(1).await.unwrap();
+            let mut producer = world
+                .flow
+                .producer("orders")
+                .batch_messages(1)
+                .await
+                .unwrap();
             fail(world);
             producer.feed("0".into()).await.unwrap();
             producer.feed("1".into()).await.unwrap();
@@ -130,9 +142,16 @@ async fn producers(url: &str) -> usize {
         })
         .await;
         points += cancel(url, "send_all", async |world, polls| {
-            let mut producer = world.flow.producer("orders").batch_messages(2).await.unwrap();
+            let mut producer = world
+                .flow
+                .producer("orders")
+                .batch_messages(2)
+                .await
+                .unwrap();
             fail(world);
-            let messages = numbers(7).into_iter().map(|body| Ok::<_, Error>(Message::from(body)));
+            let messages = numbers(7)
+                .into_iter()
+                .map(|body| Ok::<_, Error>(Message::from(body)));
             let mut source = stream::iter(messages);
             let ready = poll_at_most(polls, producer.send_all(&mut source)).await;
             flush(&mut producer).await;
@@ -142,7 +161,10 @@ async fn producers(url: &str) -> usize {
             let bodies = world.bodies("orders").await;
             let taken = 7 - left as u64;
             // The adapter itself holds one while it waits for room.
-            assert!(bodies == numbers(taken) || bodies == numbers(taken - 1), "{bodies:?}");
+            assert!(
+                bodies == numbers(taken) || bodies == numbers(taken - 1),
+                "{bodies:?}"
+            );
             ready.is_some()
         })
         .await;
@@ -172,7 +194,9 @@ async fn producers(url: &str) -> usize {
         .await;
         points += cancel(url, "append of a batch in doubt", async |world, polls| {
             let mut producer = world.flow.producer("orders").await.unwrap();
-            world.faulty.times(Call::Append, fault.unwrap_or(Fault::Doubt), 1);
+            world
+                .faulty
+                .times(Call::Append, fault.unwrap_or(Fault::Doubt), 1);
             let mut error = producer.append(Message::new("0")).await.unwrap_err();
             let batch = error.take_unsent().unwrap();
             let ready = poll_at_most(polls, producer.append(batch)).await;
@@ -181,13 +205,21 @@ async fn producers(url: &str) -> usize {
             quiet().await;
             let mut bodies = world.bodies("orders").await;
             bodies.sort();
-            assert!(bodies == ["0", "1"] || bodies == ["1"] && ready.is_none(), "{bodies:?}");
+            assert!(
+                bodies == ["0", "1"] || bodies == ["1"] && ready.is_none(),
+                "{bodies:?}"
+            );
             ready.is_some()
         })
         .await;
     }
     points += cancel(url, "a producer", async |world, polls| {
-        let mut producer = world.flow.producer("orders").batch_messages(1).await.unwrap();
+        let mut producer = world
+            .flow
+            .producer("orders")
+            .batch_messages(1)
+            .await
+            .unwrap();
         let sending = async {
             for body in numbers(4) {
                 producer.send(body.into()).await.unwrap();
@@ -256,7 +288,12 @@ async fn consumers(url: &str) -> usize {
     points += cancel(url, "a consumer", async |world, polls| {
         let lease = Duration::from_secs(30);
         world.fill("orders", 3).await;
-        let mut consumer = world.flow.consumer("orders", "billing").lease(lease).await.unwrap();
+        let mut consumer = world
+            .flow
+            .consumer("orders", "billing")
+            .lease(lease)
+            .await
+            .unwrap();
         let pipeline = async {
             for _ in 0..3 {
                 next(&mut consumer).await.commit().await.unwrap();
@@ -266,7 +303,12 @@ async fn consumers(url: &str) -> usize {
         drop(consumer);
         quiet().await;
         let position = world.position("orders", "billing").await;
-        let mut other = world.flow.consumer("orders", "billing").lease(lease).await.unwrap();
+        let mut other = world
+            .flow
+            .consumer("orders", "billing")
+            .lease(lease)
+            .await
+            .unwrap();
         assert!(poll_at_most(3, other.next()).await.is_none());
         // At the latest when the lease runs out.
         world.pass(lease * 2).await;
@@ -297,7 +339,10 @@ async fn consumers(url: &str) -> usize {
                 let done = u64::from(polls > 0) * if through { 2 } else { 1 };
                 // A failed write of a commit goes with the next, if there is one.
                 let position = world.position("orders", "billing").await;
-                assert!(position == done || fault.is_some() && position == 0, "{position}");
+                assert!(
+                    position == done || fault.is_some() && position == 0,
+                    "{position}"
+                );
                 let mut other = world.flow.consumer("orders", "billing").await.unwrap();
                 assert_eq!(next(&mut other).await.offset(), position);
                 ready.is_some()
@@ -370,7 +415,12 @@ async fn admin(url: &str) -> usize {
         world.fill("orders", 2).await;
         world.fill("orders", 2).await;
         let ready = poll_at_most(polls, world.flow.trim("orders", 0, 2)).await;
-        assert_eq!(soon("again", world.flow.trim("orders", 0, 2)).await.unwrap(), 2);
+        assert_eq!(
+            soon("again", world.flow.trim("orders", 0, 2))
+                .await
+                .unwrap(),
+            2
+        );
         assert_eq!(world.bodies("orders").await, ["0", "1"]);
         ready.is_some()
     })
@@ -378,7 +428,9 @@ async fn admin(url: &str) -> usize {
     points += cancel(url, "read", async |world, polls| {
         world.fill("orders", 2).await;
         let ready = poll_at_most(polls, world.flow.read("orders", 0, 1)).await;
-        let page = soon("again", world.flow.read("orders", 0, 1)).await.unwrap();
+        let page = soon("again", world.flow.read("orders", 0, 1))
+            .await
+            .unwrap();
         assert_eq!((page.len(), page[0].0), (1, 1));
         ready.is_some()
     })
@@ -386,7 +438,10 @@ async fn admin(url: &str) -> usize {
     points += cancel(url, "stream", async |world, polls| {
         world.fill("orders", 2).await;
         let ready = poll_at_most(polls, world.flow.stream("orders")).await;
-        assert_eq!(soon("again", world.flow.stream("orders")).await.unwrap(), [0..2]);
+        assert_eq!(
+            soon("again", world.flow.stream("orders")).await.unwrap(),
+            [0..2]
+        );
         ready.is_some()
     })
     .await;
@@ -394,13 +449,20 @@ async fn admin(url: &str) -> usize {
         world.fill("orders", 2).await;
         drop(world.flow.consumer("orders", "billing").await.unwrap());
         let ready = poll_at_most(polls, world.flow.group("orders", "billing")).await;
-        let states = soon("again", world.flow.group("orders", "billing")).await.unwrap();
+        let states = soon("again", world.flow.group("orders", "billing"))
+            .await
+            .unwrap();
         assert!(states[0].is_pending());
         ready.is_some()
     })
     .await;
     points += cancel(url, "close of the storage", async |world, polls| {
-        let mut producer = world.flow.producer("orders").batch_messages(1).await.unwrap();
+        let mut producer = world
+            .flow
+            .producer("orders")
+            .batch_messages(1)
+            .await
+            .unwrap();
         producer.feed("0".into()).await.unwrap();
         let ready = poll_at_most(polls, world.flow.close()).await;
         soon("again", world.flow.close()).await.unwrap();

@@ -47,10 +47,14 @@ fn everything_can_be_moved_and_shared_as_promised() {
         fn is_send<T: Send>(value: T) -> T {
             value
         }
-        let mut producer = is_send(flow.producer("orders").into_future()).await.unwrap();
+        let mut producer = is_send(flow.producer("orders").into_future())
+            .await
+            .unwrap();
         drop(is_send(producer.send("0".into())));
         drop(is_send(producer.append(Message::new("0"))));
-        let mut consumer = is_send(flow.consumer("orders", "g").into_future()).await.unwrap();
+        let mut consumer = is_send(flow.consumer("orders", "g").into_future())
+            .await
+            .unwrap();
         drop(is_send(consumer.next()));
         drop(is_send(consumer.try_next()));
         drop(is_send(consumer.control().shutdown()));
@@ -104,7 +108,13 @@ async fn try_buffer_unordered() {
     let (world, consumer) = filled().await;
     let stop = stop_at_the_end(&world, &consumer);
     let done = consumer.map_ok(Delivery::commit).try_buffer_unordered(64);
-    assert_eq!(soon("the end", done.try_collect::<Vec<()>>()).await.unwrap().len(), 500);
+    assert_eq!(
+        soon("the end", done.try_collect::<Vec<()>>())
+            .await
+            .unwrap()
+            .len(),
+        500
+    );
     stop.await.unwrap();
 }
 
@@ -160,7 +170,10 @@ async fn a_consumer_among_others_in_select_all() {
         all.push(world.flow.consumer(stream, "g").await.unwrap());
     }
     for _ in 0..150 {
-        let delivery = soon("a delivery", StreamExt::next(&mut all)).await.unwrap().unwrap();
+        let delivery = soon("a delivery", StreamExt::next(&mut all))
+            .await
+            .unwrap()
+            .unwrap();
         soon("the commit", delivery.commit()).await.unwrap();
     }
     for stream in ["a", "b", "c"] {

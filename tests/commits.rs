@@ -40,7 +40,10 @@ async fn a_thousand_at_once_are_few_writes() {
     let mut deliveries = Vec::new();
     take_all(&mut consumer, |delivery| deliveries.push(delivery)).await;
     world.faulty.hesitate(3);
-    let commits = deliveries.into_iter().rev().map(|delivery| delivery.commit());
+    let commits = deliveries
+        .into_iter()
+        .rev()
+        .map(|delivery| delivery.commit());
     for committed in soon("the commits", join_all(commits)).await {
         committed.unwrap();
     }
@@ -200,7 +203,11 @@ async fn all_who_wait_for_a_write_hear_of_its_failure() {
     take_all(&mut consumer, |delivery| commits.push(delivery.commit())).await;
     world.faulty.times(Call::Commit, Fault::Fail, 1);
     let errors = soon("the answers", join_all(commits)).await;
-    assert!(errors.iter().all(|result| result.as_ref().is_err_and(|it| it.is_transient())));
+    assert!(
+        errors
+            .iter()
+            .all(|result| result.as_ref().is_err_and(|it| it.is_transient()))
+    );
     assert_eq!(world.faulty.count(Call::Commit), 1);
 }
 
@@ -213,7 +220,9 @@ async fn threads_that_commit_at_once_each_get_an_answer() {
         let mut tasks = Vec::new();
         for _ in 0..500 {
             let delivery = next(&mut consumer).await;
-            tasks.push(tokio::spawn(async move { delivery.commit().await.unwrap() }));
+            tasks.push(tokio::spawn(
+                async move { delivery.commit().await.unwrap() },
+            ));
         }
         for task in tasks {
             soon("the commit", task).await.unwrap();
@@ -221,4 +230,25 @@ async fn threads_that_commit_at_once_each_get_an_answer() {
         assert_eq!(world.position("orders", "billing").await, 500);
         soon("the shutdown", consumer.control().shutdown()).await;
     }
+}
+
+#[tokio::test]
+async fn every_commit_is_answered_when_the_lease_lapses_between_two_budgets() {
+    let world = world_with(|options| options.retry_for(Duration::from_secs(1))).await;
+    let lease = Duration::from_secs(30);
+    world.fill("orders", 3).await;
+    let mut consumer = world
+        .flow
+        .consumer("orders", "billing")
+        .lease(lease)
+        .await
+        .unwrap();
+    let (first, second) = (next(&mut consumer).await, next(&mut consumer).await);
+    world.faulty.set_all(Fault::Fail);
+    let first = tokio::spawn(first.commit());
+    world.pass_in(Duration::from_secs(2), 40).await;
+    assert!(soon("the first", first).await.unwrap().is_err());
+    let second = tokio::spawn(second.commit());
+    world.pass_in(lease * 2, 400).await;
+    assert!(soon("the second", second).await.unwrap().is_err());
 }

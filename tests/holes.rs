@@ -13,7 +13,10 @@ const AFTER: Duration = Duration::from_secs(5);
 async fn a_hole_is_delivered_again_after_a_while_and_not_earlier() {
     let world = world().await;
     world.fill("orders", 3).await;
-    let consumer = world.flow.consumer("orders", "billing").redeliver_after(AFTER);
+    let consumer = world
+        .flow
+        .consumer("orders", "billing")
+        .redeliver_after(AFTER);
     let mut consumer = consumer.await.unwrap();
     for attempt in 1..5 {
         let delivery = next(&mut consumer).await;
@@ -31,7 +34,11 @@ async fn a_hole_is_delivered_again_after_a_while_and_not_earlier() {
             delivery.ack();
         })
         .await;
-        assert_eq!(early, u32::from(attempt == 1), "only what was never delivered");
+        assert_eq!(
+            early,
+            u32::from(attempt == 1),
+            "only what was never delivered"
+        );
         world.pass(Duration::from_millis(2)).await;
     }
     next(&mut consumer).await.commit().await.unwrap();
@@ -44,7 +51,10 @@ async fn a_hole_is_delivered_again_after_a_while_and_not_earlier() {
 async fn a_dropped_message_with_nothing_done_beyond_waits_for_that() {
     let world = world().await;
     world.fill("orders", 2).await;
-    let consumer = world.flow.consumer("orders", "billing").redeliver_after(AFTER);
+    let consumer = world
+        .flow
+        .consumer("orders", "billing")
+        .redeliver_after(AFTER);
     let mut consumer = consumer.await.unwrap();
     drop(next(&mut consumer).await);
     let second = next(&mut consumer).await;
@@ -59,7 +69,10 @@ async fn a_dropped_message_with_nothing_done_beyond_waits_for_that() {
 async fn a_hole_survives_an_outage() {
     let world = world().await;
     world.fill("orders", 3).await;
-    let consumer = world.flow.consumer("orders", "billing").redeliver_after(AFTER);
+    let consumer = world
+        .flow
+        .consumer("orders", "billing")
+        .redeliver_after(AFTER);
     let mut consumer = consumer.lease(AFTER * 1000).await.unwrap();
     drop(next(&mut consumer).await);
     next(&mut consumer).await.commit().await.unwrap();
@@ -78,7 +91,10 @@ async fn a_hole_survives_an_outage() {
 async fn too_many_holes_pause_the_consumer_and_it_recovers() {
     let world = world().await;
     world.fill("orders", 5000).await;
-    let consumer = world.flow.consumer("orders", "billing").redeliver_after(AFTER);
+    let consumer = world
+        .flow
+        .consumer("orders", "billing")
+        .redeliver_after(AFTER);
     let mut consumer = consumer.lease(AFTER * 1000).await.unwrap();
     let mut paused = 0;
     let mut done = BTreeSet::new();
@@ -131,7 +147,10 @@ async fn handles_that_are_held_pause_it_and_their_commits_resume_it() {
 async fn commit_through_closes_a_hole() {
     let world = world().await;
     world.fill("orders", 4).await;
-    let consumer = world.flow.consumer("orders", "billing").redeliver_after(AFTER);
+    let consumer = world
+        .flow
+        .consumer("orders", "billing")
+        .redeliver_after(AFTER);
     let mut consumer = consumer.await.unwrap();
     drop(next(&mut consumer).await);
     next(&mut consumer).await.commit().await.unwrap();
@@ -148,8 +167,14 @@ async fn holes_in_several_partitions_all_come_again() {
     world.flow.create_stream("wide", 3).await.unwrap();
     let mut producer = world.flow.producer("wide").await.unwrap();
     let messages = (0..300).map(|i| flowstream::Message::new("m").with_key(i.to_string()));
-    producer.append(messages.collect::<flowstream::Batch>()).await.unwrap();
-    let consumer = world.flow.consumer("wide", "billing").redeliver_after(AFTER);
+    producer
+        .append(messages.collect::<flowstream::Batch>())
+        .await
+        .unwrap();
+    let consumer = world
+        .flow
+        .consumer("wide", "billing")
+        .redeliver_after(AFTER);
     let mut consumer = consumer.lease(AFTER * 1000).await.unwrap();
     let mut done = BTreeSet::new();
     for _ in 0..100 {

@@ -16,12 +16,20 @@ const LEASE: Duration = Duration::from_secs(30);
 async fn a_commit_under_way_when_the_lease_lapses_is_answered() {
     let world = world_with(|options| options.retry_for(Duration::from_secs(600))).await;
     world.fill("orders", 2).await;
-    let mut consumer = world.flow.consumer("orders", "billing").lease(LEASE).await.unwrap();
+    let mut consumer = world
+        .flow
+        .consumer("orders", "billing")
+        .lease(LEASE)
+        .await
+        .unwrap();
     let first = next(&mut consumer).await;
     world.faulty.set_all(Fault::Fail);
     let commit = tokio::spawn(first.commit());
     world.pass(LEASE * 2).await;
-    let error = soon("the commit's answer", commit).await.unwrap().unwrap_err();
+    let error = soon("the commit's answer", commit)
+        .await
+        .unwrap()
+        .unwrap_err();
     assert!(error.is_fenced(), "{error}");
 }
 
@@ -45,7 +53,9 @@ fn a_commit_under_way_when_its_runtime_ends_is_answered() {
         (world, commit)
     });
     drop(first);
-    let error = second.block_on(soon("the commit's answer", &mut commit)).unwrap_err();
+    let error = second
+        .block_on(soon("the commit's answer", &mut commit))
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);
     drop(world);
 }
@@ -104,8 +114,12 @@ async fn a_paused_consumer_goes_on_once_its_holes_were_trimmed() {
     let world = world().await;
     world.fill("orders", 3000).await;
     let after = Duration::from_secs(5);
-    let mut consumer =
-        world.flow.consumer("orders", "billing").redeliver_after(after).await.unwrap();
+    let mut consumer = world
+        .flow
+        .consumer("orders", "billing")
+        .redeliver_after(after)
+        .await
+        .unwrap();
     let seen = take_all(&mut consumer, |delivery| {
         if delivery.offset() % 2 == 1 {
             delivery.ack();
@@ -202,8 +216,12 @@ async fn a_consumer_that_goes_with_messages_to_deliver_again_lets_go_of_the_stor
     let world = world().await;
     world.fill("orders", 2).await;
     let after = Duration::from_secs(5);
-    let mut consumer =
-        world.flow.consumer("orders", "billing").redeliver_after(after).await.unwrap();
+    let mut consumer = world
+        .flow
+        .consumer("orders", "billing")
+        .redeliver_after(after)
+        .await
+        .unwrap();
     drop(next(&mut consumer).await);
     next(&mut consumer).await.commit().await.unwrap();
     world.pass(after * 2).await;
@@ -223,14 +241,22 @@ async fn a_consumer_that_goes_with_messages_to_deliver_again_lets_go_of_the_stor
 async fn a_renewal_that_fails_is_not_tried_in_a_tight_loop() {
     let world = world().await;
     world.fill("orders", 1).await;
-    let mut consumer = world.flow.consumer("orders", "billing").lease(LEASE).await.unwrap();
+    let mut consumer = world
+        .flow
+        .consumer("orders", "billing")
+        .lease(LEASE)
+        .await
+        .unwrap();
     let delivery = next(&mut consumer).await;
     world.faulty.set(Call::Commit, Fault::Fail);
     let before = world.faulty.count(Call::Commit);
     world.clock.advance(LEASE / 2);
     quiet().await;
     let calls = world.faulty.count(Call::Commit) - before;
-    assert!((1..10).contains(&calls), "{calls} calls while no time passed");
+    assert!(
+        (1..10).contains(&calls),
+        "{calls} calls while no time passed"
+    );
     drop(delivery);
 }
 
@@ -276,7 +302,10 @@ async fn the_longest_durations_are_accepted_by_a_consumer() {
 fn a_producer_with_empty_buffers_does_not_spin() {
     let (done, answer) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(async {
             let flow = Options::new().open("memory:").await.unwrap();
             let mut producer = flow.producer("orders").batch_messages(0).await.unwrap();
@@ -284,7 +313,9 @@ fn a_producer_with_empty_buffers_does_not_spin() {
             done.send(()).unwrap();
         });
     });
-    answer.recv_timeout(Duration::from_secs(5)).expect("it spins");
+    answer
+        .recv_timeout(Duration::from_secs(5))
+        .expect("it spins");
 }
 
 /// The answer to a relayed message is lost, the statement lands later, and the batch was dropped:
@@ -294,14 +325,25 @@ async fn a_relayed_message_in_doubt_that_lands_late_is_not_doubled() {
     let world = world().await;
     world.fill("in", 2).await;
     let after = Duration::from_secs(5);
-    let mut consumer = world.flow.consumer("in", "relay").redeliver_after(after).await.unwrap();
+    let mut consumer = world
+        .flow
+        .consumer("in", "relay")
+        .redeliver_after(after)
+        .await
+        .unwrap();
     let mut producer = world.flow.producer("out").await.unwrap();
     world.faulty.times(Call::Append, Fault::Late, 1);
-    let error = producer.send(next(&mut consumer).await.into_message()).await.unwrap_err();
+    let error = producer
+        .send(next(&mut consumer).await.into_message())
+        .await
+        .unwrap_err();
     assert!(error.in_doubt());
     drop(producer);
     let mut producer = world.flow.producer("out").await.unwrap();
-    producer.send(next(&mut consumer).await.into_message()).await.unwrap();
+    producer
+        .send(next(&mut consumer).await.into_message())
+        .await
+        .unwrap();
     let waiting = tokio::spawn(async move {
         let again = next(&mut consumer).await;
         producer.send(again.into_message()).await.unwrap();
@@ -322,11 +364,17 @@ async fn a_batch_in_doubt_is_not_doubled_however_late_it_is_given_back() {
     let world = world().await;
     let mut producer = world.flow.producer("orders").await.unwrap();
     world.faulty.times(Call::Append, Fault::Lose, 1);
-    let mut error = producer.append(flowstream::Message::new("once")).await.unwrap_err();
+    let mut error = producer
+        .append(flowstream::Message::new("once"))
+        .await
+        .unwrap_err();
     let batch = error.take_unsent().unwrap();
     assert!(batch.in_doubt());
     for _ in 0..5000 {
-        producer.append(flowstream::Message::new("other")).await.unwrap();
+        producer
+            .append(flowstream::Message::new("other"))
+            .await
+            .unwrap();
     }
     // An error that says that nobody knows would do as well.
     let _ = producer.append(batch).await;
@@ -338,7 +386,12 @@ async fn a_batch_in_doubt_is_not_doubled_however_late_it_is_given_back() {
 #[tokio::test]
 async fn what_was_taken_back_leaves_no_error_behind() {
     let world = world().await;
-    let mut producer = world.flow.producer("orders").batch_messages(1).await.unwrap();
+    let mut producer = world
+        .flow
+        .producer("orders")
+        .batch_messages(1)
+        .await
+        .unwrap();
     world.faulty.set(Call::Append, Fault::Fail);
     producer.feed("one".into()).await.unwrap();
     producer.feed("two".into()).await.unwrap();
@@ -357,6 +410,94 @@ async fn waiting_for_a_status_ends_with_the_consumer() {
     let consumer = world.flow.consumer("orders", "billing").await.unwrap();
     let control = consumer.control();
     control.shutdown().await;
-    let status = soon("the status", control.wait_for(flowstream::Status::is_active)).await;
+    let status = soon(
+        "the status",
+        control.wait_for(flowstream::Status::is_active),
+    )
+    .await;
     assert_eq!(status, flowstream::Status::Closed);
+}
+
+/// The cancellation matrix, strictly: however early it goes, it leaves no lease behind.
+#[tokio::test]
+async fn a_consumer_that_is_dropped_at_any_poll_hands_over_at_once() {
+    let mut late = Vec::new();
+    for polls in 0..30 {
+        let world = world().await;
+        world.fill("orders", 1).await;
+        world.faulty.hesitate(3);
+        let mut consumer = world.flow.consumer("orders", "billing").await.unwrap();
+        drop(poll_at_most(polls, consumer.next()).await);
+        let stopped = consumer.control().shutdown();
+        drop(consumer);
+        soon("the shutdown", stopped).await;
+        let mut successor = world.flow.consumer("orders", "billing").await.unwrap();
+        if poll_at_most(200, successor.next()).await.is_none() {
+            late.push(polls);
+        }
+    }
+    assert!(
+        late.is_empty(),
+        "no hand-over after so many polls: {late:?}"
+    );
+}
+
+/// The owner has handled everything, but its commits do not get through: a standby takes over, and
+/// the owner still shows as active.
+#[tokio::test]
+async fn an_owner_whose_commits_do_not_get_through_lapses_before_a_standby_claims() {
+    let world = world().await;
+    world.fill("orders", 1).await;
+    let cut = Faulty::new(world.faulty.inner().clone());
+    let flow = open(&cut, &world.clock, |options| options);
+    let mut owner = flow
+        .consumer("orders", "billing")
+        .lease(LEASE)
+        .await
+        .unwrap();
+    let mut standby = world
+        .flow
+        .consumer("orders", "billing")
+        .lease(LEASE)
+        .await
+        .unwrap();
+    let delivery = next(&mut owner).await;
+    let (first, second) = (owner.control(), standby.control());
+    let mut coming = Box::pin(standby.next());
+    assert!(stays_pending(&mut coming).await);
+    cut.set_all(Fault::Fail);
+    delivery.ack();
+    for _ in 0..300 {
+        world.pass_in(LEASE / 100, 1).await;
+        if second.status().is_active() {
+            assert!(!first.status().is_active(), "two at once");
+            return;
+        }
+    }
+    panic!("nobody took over");
+}
+
+/// A message that was dropped at the end of the log comes again at the latest when nothing else
+/// does: here the consumer polls on, so its lease is renewed for ever.
+#[tokio::test]
+async fn the_last_message_that_was_dropped_comes_again_though_the_consumer_polls_on() {
+    let world = world().await;
+    world.fill("orders", 1).await;
+    let mut consumer = world
+        .flow
+        .consumer("orders", "billing")
+        .lease(LEASE)
+        .await
+        .unwrap();
+    drop(next(&mut consumer).await);
+    for _ in 0..400 {
+        world.pass_in(LEASE / 2, 10).await;
+        if consumer.next().now_or_never().is_some() {
+            return;
+        }
+    }
+    panic!(
+        "200 leases passed, and {} renewals",
+        world.faulty.count(Call::Commit)
+    );
 }

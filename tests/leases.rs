@@ -15,8 +15,13 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// Another consumer, as another process would have it.
 async fn elsewhere(world: &World) -> Consumer {
-    let flow = open(&world.faulty, &world.clock, |options| options.retry_for(Duration::ZERO));
-    flow.consumer("orders", "billing").lease(LEASE).await.unwrap()
+    let flow = open(&world.faulty, &world.clock, |options| {
+        options.retry_for(Duration::ZERO)
+    });
+    flow.consumer("orders", "billing")
+        .lease(LEASE)
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
@@ -36,7 +41,10 @@ async fn a_clean_stop_hands_over_at_once() {
             soon("the shutdown", active.control().shutdown()).await;
         }
         let delivery = soon("the hand-over", coming).await.unwrap().unwrap();
-        assert_eq!((delivery.offset(), delivery.attempt(), delivery.epoch()), (1, 1, 2));
+        assert_eq!(
+            (delivery.offset(), delivery.attempt(), delivery.epoch()),
+            (1, 1, 2)
+        );
         assert_eq!(control.status(), Status::Active { epoch: 2 });
     }
 }
@@ -60,7 +68,10 @@ async fn a_standby_takes_over_after_a_whole_lease_and_never_earlier() {
     assert_eq!(world.group("orders", "billing").await.epoch, dead.epoch);
     world.pass(Duration::from_millis(2)).await;
     let first = soon("the takeover", coming).await.unwrap().unwrap();
-    assert_eq!((first.offset(), first.attempt(), first.epoch()), (0, 2, dead.epoch + 1));
+    assert_eq!(
+        (first.offset(), first.attempt(), first.epoch()),
+        (0, 2, dead.epoch + 1)
+    );
     assert_eq!(next(&mut standby).await.attempt(), 1);
     assert!(world.faulty.writes() - writes <= 4);
 }
@@ -115,7 +126,10 @@ async fn the_owner_renews_from_half_the_lease_on_while_something_is_pending() {
     assert_eq!(world.faulty.count(Call::Commit), 1);
     world.pass_in(LEASE * 4, 400).await;
     let renewals = world.faulty.count(Call::Commit);
-    assert!((7..=10).contains(&renewals), "{renewals} renewals in four leases and a half");
+    assert!(
+        (7..=10).contains(&renewals),
+        "{renewals} renewals in four leases and a half"
+    );
     assert_eq!(world.group("orders", "billing").await.epoch, 1);
     held.commit().await.unwrap();
     let writes = world.faulty.writes();
@@ -157,19 +171,33 @@ async fn a_live_owner_keeps_its_lease_from_a_standby() {
 async fn a_stuck_handler_loses_the_lease_and_comes_back_as_a_standby() {
     let world = world().await;
     world.fill("orders", 2).await;
-    let build = || world.flow.consumer("orders", "billing").lease(LEASE).max_processing(LEASE * 3);
+    let build = || {
+        world
+            .flow
+            .consumer("orders", "billing")
+            .lease(LEASE)
+            .max_processing(LEASE * 3)
+    };
     let (mut stuck, mut standby) = (build().await.unwrap(), build().await.unwrap());
     let held = next(&mut stuck).await;
     let other = standby.control();
     let mut coming = Box::pin(standby.next());
     assert!(stays_pending(&mut coming).await);
     world.pass_in(LEASE * 2, 100).await;
-    assert!(stays_pending(&mut coming).await, "not before max_processing");
+    assert!(
+        stays_pending(&mut coming).await,
+        "not before max_processing"
+    );
     world.pass_in(LEASE * 5, 200).await;
     let taken = soon("the takeover", coming).await.unwrap().unwrap();
     assert_eq!((taken.offset(), taken.attempt(), taken.epoch()), (0, 2, 2));
     assert_eq!(stuck.control().status(), Status::Idle);
-    assert!(soon("an answer", held.commit()).await.unwrap_err().is_fenced());
+    assert!(
+        soon("an answer", held.commit())
+            .await
+            .unwrap_err()
+            .is_fenced()
+    );
     assert_eq!(world.position("orders", "billing").await, 0);
     // It polls again: what it prefetched is gone, and it stands by.
     let control = stuck.control();
@@ -192,15 +220,31 @@ async fn one_that_was_fenced_notices_drops_all_and_goes_on() {
     let control = active.control();
     let usurper = world.take_over("orders", "billing").await;
     first.ack();
-    assert!(soon("an answer", second.commit()).await.unwrap_err().is_fenced());
+    assert!(
+        soon("an answer", second.commit())
+            .await
+            .unwrap_err()
+            .is_fenced()
+    );
     let mut coming = Box::pin(active.next());
-    assert!(stays_pending(&mut coming).await, "what was prefetched is gone");
+    assert!(
+        stays_pending(&mut coming).await,
+        "what was prefetched is gone"
+    );
     assert_eq!(control.status(), Status::Standby);
-    assert!(soon("an answer", third.commit()).await.unwrap_err().is_fenced());
+    assert!(
+        soon("an answer", third.commit())
+            .await
+            .unwrap_err()
+            .is_fenced()
+    );
     assert_eq!(world.position("orders", "billing").await, 0);
     world.faulty.inner().release(&usurper).await.unwrap();
     let delivery = soon("the lease back", coming).await.unwrap().unwrap();
-    assert_eq!((delivery.offset(), delivery.epoch()), (0, usurper.epoch + 1));
+    assert_eq!(
+        (delivery.offset(), delivery.epoch()),
+        (0, usurper.epoch + 1)
+    );
 }
 
 #[tokio::test]
@@ -213,7 +257,10 @@ async fn an_owner_that_is_fenced_while_idle_notices_at_the_next_message() {
     assert!(stays_pending(&mut coming).await);
     let usurper = world.take_over("orders", "billing").await;
     world.fill("orders", 1).await;
-    assert!(stays_pending(&mut coming).await, "nothing is handed out under a lost lease");
+    assert!(
+        stays_pending(&mut coming).await,
+        "nothing is handed out under a lost lease"
+    );
     world.faulty.inner().release(&usurper).await.unwrap();
     let delivery = soon("the message", coming).await.unwrap().unwrap();
     assert_eq!((delivery.offset(), delivery.epoch()), (1, 3));
@@ -226,9 +273,15 @@ async fn relayed_messages_of_a_lost_lease_are_dropped_without_harm_to_others() {
     let mut active = world.flow.consumer("orders", "billing").await.unwrap();
     let mut producer = world.flow.producer("out").await.unwrap();
     producer.feed("before".into()).await.unwrap();
-    producer.feed(next(&mut active).await.into_message()).await.unwrap();
+    producer
+        .feed(next(&mut active).await.into_message())
+        .await
+        .unwrap();
     producer.feed("between".into()).await.unwrap();
-    producer.feed(next(&mut active).await.into_message()).await.unwrap();
+    producer
+        .feed(next(&mut active).await.into_message())
+        .await
+        .unwrap();
     producer.feed("after".into()).await.unwrap();
     let usurper = world.take_over("orders", "billing").await;
     soon("the flush", producer.flush()).await.unwrap();
@@ -248,7 +301,10 @@ async fn an_append_of_a_lost_lease_fails_as_a_whole_and_gives_back() {
     let mut producer = world.flow.producer("out").await.unwrap();
     let relayed = next(&mut active).await.into_message();
     world.take_over("orders", "billing").await;
-    let mut error = producer.append([Message::new("plain"), relayed]).await.unwrap_err();
+    let mut error = producer
+        .append([Message::new("plain"), relayed])
+        .await
+        .unwrap_err();
     assert!(error.is_fenced() && !error.in_doubt());
     assert_eq!(error.take_unsent().unwrap().len(), 2);
     assert_eq!(world.bodies("out").await, [""; 0]);
@@ -261,7 +317,11 @@ async fn an_owner_that_is_cut_off_lapses_before_a_standby_claims() {
     world.fill("orders", 3).await;
     let cut = Faulty::new(world.faulty.inner().clone());
     let flow = open(&cut, &world.clock, |options| options);
-    let mut owner = flow.consumer("orders", "billing").lease(LEASE).await.unwrap();
+    let mut owner = flow
+        .consumer("orders", "billing")
+        .lease(LEASE)
+        .await
+        .unwrap();
     let mut standby = elsewhere(&world).await;
     let held = next(&mut owner).await;
     let (first, second) = (owner.control(), standby.control());
@@ -273,7 +333,9 @@ async fn an_owner_that_is_cut_off_lapses_before_a_standby_claims() {
     let mut changes = Vec::new();
     for _ in 0..300 {
         world.pass_in(LEASE / 100, 1).await;
-        let _ = (&mut coming).now_or_never().map(|delivery| changes.push(delivery));
+        let _ = (&mut coming)
+            .now_or_never()
+            .map(|delivery| changes.push(delivery));
         let active = (first.status().is_active(), second.status().is_active());
         assert_ne!(active, (true, true), "two at once");
         if active.1 {
@@ -281,7 +343,12 @@ async fn an_owner_that_is_cut_off_lapses_before_a_standby_claims() {
         }
     }
     assert!(second.status().is_active());
-    assert!(soon("an answer", held.commit()).await.unwrap_err().is_fenced());
+    assert!(
+        soon("an answer", held.commit())
+            .await
+            .unwrap_err()
+            .is_fenced()
+    );
     // What it prefetched under the old lease is not handed out.
     assert!(owner.next().now_or_never().is_none());
 }
@@ -295,13 +362,22 @@ async fn a_message_that_kills_its_consumers_has_a_growing_attempt() {
     world.take_over("orders", "billing").await;
     for attempt in 2..6 {
         let cut = Faulty::new(world.faulty.inner().clone());
-        let flow = open(&cut, &world.clock, |options| options.retry_for(Duration::ZERO));
-        let mut victim = flow.consumer("orders", "billing").lease(LEASE).await.unwrap();
+        let flow = open(&cut, &world.clock, |options| {
+            options.retry_for(Duration::ZERO)
+        });
+        let mut victim = flow
+            .consumer("orders", "billing")
+            .lease(LEASE)
+            .await
+            .unwrap();
         let mut coming = Box::pin(victim.next());
         assert!(stays_pending(&mut coming).await);
         world.pass(LEASE * 2).await;
         let delivery = soon("the message", coming).await.unwrap().unwrap();
-        assert_eq!((delivery.attempt(), delivery.epoch()), (attempt, u64::from(attempt)));
+        assert_eq!(
+            (delivery.attempt(), delivery.epoch()),
+            (attempt, u64::from(attempt))
+        );
         // It dies: nothing that it still says reaches the storage.
         cut.set_all(Fault::Fail);
         drop(victim);
@@ -316,14 +392,29 @@ async fn each_partition_has_a_lease_of_its_own() {
     let mut one = world.flow.consumer("wide", "billing").await.unwrap();
     assert!(one.next().now_or_never().is_none());
     quiet().await;
-    assert!(one.control().partitions().into_iter().all(Status::is_active));
+    assert!(
+        one.control()
+            .partitions()
+            .into_iter()
+            .all(Status::is_active)
+    );
     let mut two = world.flow.consumer("wide", "billing").await.unwrap();
     assert!(two.next().now_or_never().is_none());
     quiet().await;
-    assert!(two.control().partitions().into_iter().all(|it| it == Status::Standby));
+    assert!(
+        two.control()
+            .partitions()
+            .into_iter()
+            .all(|it| it == Status::Standby)
+    );
     soon("the shutdown", one.control().shutdown()).await;
     quiet().await;
-    assert!(two.control().partitions().into_iter().all(Status::is_active));
+    assert!(
+        two.control()
+            .partitions()
+            .into_iter()
+            .all(Status::is_active)
+    );
 }
 
 #[tokio::test]

@@ -20,11 +20,16 @@ async fn relay(seed: u64, faults: &[Fault]) -> World {
         assert!(round < 2000, "seed {seed}: it does not get through");
         world.faulty.hesitate(random.below(3));
         let consumer = world.flow.consumer("in", "relay").await.unwrap();
-        let producer = world.flow.producer("out").batch_messages(1 + random.below(10));
+        let producer = world
+            .flow
+            .producer("out")
+            .batch_messages(1 + random.below(10));
         let producer = producer.await.unwrap();
         if random.below(2) == 0 && !faults.is_empty() {
             let fault = faults[random.below(faults.len())];
-            world.faulty.after(Call::Append, random.below(4), fault, 1 + random.below(2));
+            world
+                .faulty
+                .after(Call::Append, random.below(4), fault, 1 + random.below(2));
         }
         let polls = 1 + random.below(60);
         let pipeline = consumer.map_ok(Delivery::into_message).forward(producer);
@@ -113,7 +118,9 @@ async fn a_chain_of_pipelines_stays_exactly_once() {
         let consumer = world.flow.consumer(from, "relay").await.unwrap();
         let producer = world.flow.producer(to).await.unwrap();
         controls.push(consumer.control());
-        tasks.push(tokio::spawn(consumer.map_ok(Delivery::into_message).forward(producer)));
+        tasks.push(tokio::spawn(
+            consumer.map_ok(Delivery::into_message).forward(producer),
+        ));
     }
     let mut last = world.flow.consumer("out", "end").await.unwrap();
     for offset in 0..COUNT {
@@ -140,7 +147,9 @@ async fn into_another_storage_it_is_at_least_once() {
             let consumer = here.flow.consumer("in", "relay").await.unwrap();
             let producer = there.flow.producer("out").batch_messages(7).await.unwrap();
             if random.below(2) == 0 {
-                there.faulty.after(Call::Append, random.below(3), Fault::Lose, 1);
+                there
+                    .faulty
+                    .after(Call::Append, random.below(3), Fault::Lose, 1);
             }
             let pipeline = consumer.map_ok(Delivery::into_message).forward(producer);
             let _ = poll_at_most(1 + random.below(80), pipeline).await;
@@ -165,7 +174,10 @@ async fn a_message_that_another_storage_did_not_take_is_not_committed() {
     let mut consumer = here.flow.consumer("in", "relay").await.unwrap();
     let mut producer = there.flow.producer("out").await.unwrap();
     there.faulty.times(Call::Append, Fault::Fail, 1);
-    producer.send(next(&mut consumer).await.into_message()).await.unwrap_err();
+    producer
+        .send(next(&mut consumer).await.into_message())
+        .await
+        .unwrap_err();
     quiet().await;
     assert_eq!(here.position("in", "relay").await, 0);
     producer.flush().await.unwrap();
@@ -178,7 +190,11 @@ async fn a_relayed_message_keeps_all_but_its_stream() {
     let world = world().await;
     let time = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(5);
     let message = Message::new("body").with_key("key").with_timestamp(time);
-    let message = message.with_header("h", "v").unwrap().with_stream("in").unwrap();
+    let message = message
+        .with_header("h", "v")
+        .unwrap()
+        .with_stream("in")
+        .unwrap();
     let mut producer = world.flow.producer("elsewhere").await.unwrap();
     producer.send(message).await.unwrap();
     let mut consumer = world.flow.consumer("in", "relay").await.unwrap();

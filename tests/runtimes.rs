@@ -22,7 +22,9 @@ fn a_commit_whose_runtime_is_gone_is_an_error() {
         (world, delivery, consumer)
     });
     drop(first);
-    let error = second.block_on(soon("an answer", delivery.commit())).unwrap_err();
+    let error = second
+        .block_on(soon("an answer", delivery.commit()))
+        .unwrap_err();
     assert_eq!(error.kind(), flowstream::ErrorKind::Closed);
     let mut consumer = consumer;
     assert!(second.block_on(soon("the end", consumer.next())).is_none());
@@ -56,7 +58,9 @@ fn a_flowstream_works_on_a_second_runtime_after_the_first() {
         runtime.block_on(async {
             let flow = match &flow {
                 Some(flow) => flow.clone(),
-                None => flow.insert(Options::new().open("memory:").await.unwrap()).clone(),
+                None => flow
+                    .insert(Options::new().open("memory:").await.unwrap())
+                    .clone(),
             };
             let mut producer = flow.producer("orders").await.unwrap();
             let group = format!("group {round}");
@@ -155,7 +159,11 @@ fn a_runtime_can_end_at_any_moment() {
 
 #[test]
 fn a_producer_can_be_polled_outside_of_any_runtime() {
-    let first = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let first = Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
     let (world, mut producer) = first.block_on(async {
         let world = world().await;
         let producer = world.flow.producer("orders").await.unwrap();

@@ -9,11 +9,19 @@ use support::*;
 #[tokio::test]
 async fn it_goes_behind_what_the_sink_accepted() {
     let world = world().await;
-    let mut producer = world.flow.producer("orders").batch_messages(2).await.unwrap();
+    let mut producer = world
+        .flow
+        .producer("orders")
+        .batch_messages(2)
+        .await
+        .unwrap();
     for body in numbers(3) {
         producer.feed(body.into()).await.unwrap();
     }
-    let appended = producer.append([Message::new("3"), Message::new("4")]).await.unwrap();
+    let appended = producer
+        .append([Message::new("3"), Message::new("4")])
+        .await
+        .unwrap();
     assert_eq!(appended.offsets()[0].offsets, 3..5);
     assert_eq!(world.bodies("orders").await, numbers(5));
 }
@@ -42,7 +50,10 @@ async fn several_streams_and_partitions_get_it_together_or_not_at_all() {
         let wide = (0..8).map(|i| Message::new("w").with_key(format!("k{i}")));
         let wide = wide.map(|message| message.with_stream("wide").unwrap());
         let new = Message::new("n").with_stream("new").unwrap();
-        [Message::new("o"), new].into_iter().chain(wide).collect::<Batch>()
+        [Message::new("o"), new]
+            .into_iter()
+            .chain(wide)
+            .collect::<Batch>()
     };
     world.faulty.times(Call::Append, Fault::Fail, 1);
     let mut error = producer.append(batch()).await.unwrap_err();
@@ -52,7 +63,11 @@ async fn several_streams_and_partitions_get_it_together_or_not_at_all() {
         assert!(ends.iter().all(|bounds| bounds.end == 0), "{stream}");
     }
     let appended = producer.append(batch()).await.unwrap();
-    let count: u64 = appended.offsets().iter().map(|row| row.offsets.end - row.offsets.start).sum();
+    let count: u64 = appended
+        .offsets()
+        .iter()
+        .map(|row| row.offsets.end - row.offsets.start)
+        .sum();
     assert_eq!(count, 10);
     for row in appended.offsets() {
         let ends = world.flow.stream(row.stream.as_str()).await.unwrap();

@@ -35,7 +35,8 @@ async fn each_budget_is_reported_once_and_the_next_poll_starts_another() {
     let world = world_with(|options| options.retry_for(budget)).await;
     let mut sink = spawn(world.flow.producer("orders").await.unwrap());
     world.faulty.set(Call::Append, Fault::Fail);
-    sink.enter(|_, sink| futures::Sink::start_send(sink, "0".into())).unwrap();
+    sink.enter(|_, sink| futures::Sink::start_send(sink, "0".into()))
+        .unwrap();
     for round in 0..3 {
         assert_pending!(sink.enter(|cx, sink| futures::Sink::poll_flush(sink, cx)));
         quiet().await;
@@ -43,12 +44,19 @@ async fn each_budget_is_reported_once_and_the_next_poll_starts_another() {
         let before = world.faulty.count(Call::Append);
         world.pass_in(budget, 100).await;
         assert!(sink.is_woken());
-        assert!(world.faulty.count(Call::Append) > before + 3, "it was tried again");
+        assert!(
+            world.faulty.count(Call::Append) > before + 3,
+            "it was tried again"
+        );
         let error = assert_ready!(sink.enter(|cx, sink| futures::Sink::poll_flush(sink, cx)));
         assert!(error.unwrap_err().is_transient());
         let calls = world.faulty.count(Call::Append);
         world.pass_in(budget, 10).await;
-        assert_eq!(world.faulty.count(Call::Append), calls, "nobody polls: nothing is tried");
+        assert_eq!(
+            world.faulty.count(Call::Append),
+            calls,
+            "nobody polls: nothing is tried"
+        );
     }
     assert_pending!(sink.enter(|cx, sink| futures::Sink::poll_flush(sink, cx)));
     world.faulty.heal();
@@ -61,7 +69,12 @@ async fn each_budget_is_reported_once_and_the_next_poll_starts_another() {
 async fn what_failed_is_given_back_in_order() {
     for (fault, in_doubt) in [(Fault::Fail, false), (Fault::Doubt, true)] {
         let world = world().await;
-        let mut producer = world.flow.producer("orders").batch_messages(2).await.unwrap();
+        let mut producer = world
+            .flow
+            .producer("orders")
+            .batch_messages(2)
+            .await
+            .unwrap();
         world.faulty.set(Call::Append, fault);
         for body in numbers(5) {
             // The message is taken, whatever this says.
@@ -108,7 +121,10 @@ async fn a_batch_in_doubt_is_never_doubled_by_append() {
         let offsets = appended.offsets()[0].offsets.clone();
         let bodies = world.bodies("orders").await;
         assert_eq!(bodies.len(), 3, "{fault:?}: {bodies:?}");
-        assert_eq!(bodies[offsets.start as usize..offsets.end as usize], ["0", "1"]);
+        assert_eq!(
+            bodies[offsets.start as usize..offsets.end as usize],
+            ["0", "1"]
+        );
     }
 }
 
@@ -183,7 +199,9 @@ async fn many_producers_in_one_doubtful_write_are_each_settled() {
 async fn an_error_that_is_not_transient_is_reported_at_once_and_keeps_the_messages() {
     let world = world_with(|options| options).await;
     let mut producer = world.flow.producer("orders").await.unwrap();
-    world.faulty.times(Call::Append, Fault::Break(ErrorKind::Data), 1);
+    world
+        .faulty
+        .times(Call::Append, Fault::Break(ErrorKind::Data), 1);
     let error = producer.send("0".into()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Data);
     producer.send("1".into()).await.unwrap();
@@ -194,7 +212,12 @@ async fn an_error_that_is_not_transient_is_reported_at_once_and_keeps_the_messag
 async fn what_is_in_flight_when_the_producer_goes_is_written_and_what_fills_is_not() {
     let world = world().await;
     world.faulty.set(Call::Append, Fault::Hold);
-    let mut producer = world.flow.producer("orders").batch_messages(2).await.unwrap();
+    let mut producer = world
+        .flow
+        .producer("orders")
+        .batch_messages(2)
+        .await
+        .unwrap();
     for body in numbers(3) {
         producer.feed(body.into()).await.unwrap();
     }

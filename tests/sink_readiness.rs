@@ -26,7 +26,14 @@ fn start_send(sink: &mut Spawn<Producer>, message: impl ToString) -> Result<()> 
 async fn it_is_pending_exactly_when_full_with_something_in_flight() {
     let world = world().await;
     world.faulty.set(Call::Append, Fault::Hold);
-    let mut sink = spawn(world.flow.producer("orders").batch_messages(2).await.unwrap());
+    let mut sink = spawn(
+        world
+            .flow
+            .producer("orders")
+            .batch_messages(2)
+            .await
+            .unwrap(),
+    );
     for number in 0..4 {
         assert_ready_ok!(poll_ready(&mut sink), "there is room for {number}");
         start_send(&mut sink, number).unwrap();
@@ -38,7 +45,10 @@ async fn it_is_pending_exactly_when_full_with_something_in_flight() {
     world.faulty.let_go();
     eventually("a wake-up", || sink.is_woken()).await;
     assert_ready_ok!(poll_ready(&mut sink));
-    eventually("the second buffer left by that poll", || world.faulty.held() == 1).await;
+    eventually("the second buffer left by that poll", || {
+        world.faulty.held() == 1
+    })
+    .await;
     assert_eq!(world.bodies("orders").await, ["0", "1"]);
     for number in 4..6 {
         assert_ready_ok!(poll_ready(&mut sink));
@@ -56,7 +66,12 @@ async fn it_is_pending_exactly_when_full_with_something_in_flight() {
 async fn whoever_polls_last_is_woken() {
     let world = world().await;
     world.faulty.set(Call::Append, Fault::Hold);
-    let mut producer = world.flow.producer("orders").batch_messages(1).await.unwrap();
+    let mut producer = world
+        .flow
+        .producer("orders")
+        .batch_messages(1)
+        .await
+        .unwrap();
     producer.feed("0".into()).await.unwrap();
     producer.feed("1".into()).await.unwrap();
     let mut first = spawn(());
@@ -71,7 +86,12 @@ async fn whoever_polls_last_is_woken() {
 #[tokio::test]
 async fn a_full_buffer_leaves_without_a_flush() {
     let world = world().await;
-    let mut producer = world.flow.producer("orders").batch_bytes(100).await.unwrap();
+    let mut producer = world
+        .flow
+        .producer("orders")
+        .batch_bytes(100)
+        .await
+        .unwrap();
     producer.feed("x".repeat(100).into()).await.unwrap();
     eventually("the append", || world.faulty.count(Call::Append) == 1).await;
     producer.feed("small".into()).await.unwrap();
@@ -83,7 +103,14 @@ async fn a_full_buffer_leaves_without_a_flush() {
 async fn readiness_never_fails_while_the_storage_does() {
     let world = world().await;
     world.faulty.set(Call::Append, Fault::Fail);
-    let mut sink = spawn(world.flow.producer("orders").batch_messages(3).await.unwrap());
+    let mut sink = spawn(
+        world
+            .flow
+            .producer("orders")
+            .batch_messages(3)
+            .await
+            .unwrap(),
+    );
     let mut errors = 0;
     for number in 0..100 {
         eventually("room", || match poll_ready(&mut sink) {
@@ -108,12 +135,22 @@ async fn readiness_never_fails_while_the_storage_does() {
 async fn a_forward_through_an_outage_loses_and_doubles_no_item() {
     for fault in [Fault::Fail, Fault::Doubt, Fault::Lose] {
         let world = world().await;
-        let mut producer = world.flow.producer("orders").batch_messages(3).await.unwrap();
-        let messages = numbers(100).into_iter().map(|body| Ok::<_, Error>(Message::from(body)));
+        let mut producer = world
+            .flow
+            .producer("orders")
+            .batch_messages(3)
+            .await
+            .unwrap();
+        let messages = numbers(100)
+            .into_iter()
+            .map(|body| Ok::<_, Error>(Message::from(body)));
         let mut source = stream::iter(messages);
         world.faulty.after(Call::Append, 5, fault, 20);
         let mut errors = 0;
-        while soon("an end", source.by_ref().forward(&mut producer)).await.is_err() {
+        while soon("an end", source.by_ref().forward(&mut producer))
+            .await
+            .is_err()
+        {
             errors += 1;
         }
         assert!(errors > 0);
@@ -163,7 +200,10 @@ async fn a_closed_sink_refuses_and_gives_back() {
     let mut error = producer.start_send_unpin("1".into()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);
     assert_eq!(error.take_unsent().unwrap().messages()[0].body(), "1");
-    let mut error = producer.append([Message::new("2"), Message::new("3")]).await.unwrap_err();
+    let mut error = producer
+        .append([Message::new("2"), Message::new("3")])
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);
     assert_eq!(error.take_unsent().unwrap().len(), 2);
     producer.flush().await.unwrap();

@@ -32,7 +32,10 @@ async fn many_that_each_send_one_message_share_few_writes_in_order() {
             let mut producer = producer.clone();
             tokio::spawn(async move {
                 for number in 0..10 {
-                    producer.send(format!("{task}:{number}").into()).await.unwrap();
+                    producer
+                        .send(format!("{task}:{number}").into())
+                        .await
+                        .unwrap();
                 }
             })
         })
@@ -62,7 +65,10 @@ async fn threads_that_send_at_once_lose_nothing() {
             let mut producer = producer.clone();
             tokio::spawn(async move {
                 for number in 0..40 {
-                    producer.feed(format!("{task}:{number}").into()).await.unwrap();
+                    producer
+                        .feed(format!("{task}:{number}").into())
+                        .await
+                        .unwrap();
                     if number % 3 == 0 {
                         producer.flush().await.unwrap();
                     }
@@ -82,14 +88,22 @@ async fn threads_that_send_at_once_lose_nothing() {
 async fn equal_keys_go_to_one_partition_in_order_and_all_arrive() {
     let world = world().await;
     world.flow.create_stream("orders", 4).await.unwrap();
-    let mut producer = world.flow.producer("orders").batch_messages(7).await.unwrap();
+    let mut producer = world
+        .flow
+        .producer("orders")
+        .batch_messages(7)
+        .await
+        .unwrap();
     for number in 0..400 {
         let message = Message::new(format!("{}:{number}", number % 20));
         let message = message.with_key(format!("key {}", number % 20));
         producer.feed(message).await.unwrap();
     }
     for number in 0..100 {
-        producer.feed(format!("none:{number}").into()).await.unwrap();
+        producer
+            .feed(format!("none:{number}").into())
+            .await
+            .unwrap();
     }
     producer.flush().await.unwrap();
     let mut places = BTreeMap::new();
@@ -104,9 +118,15 @@ async fn equal_keys_go_to_one_partition_in_order_and_all_arrive() {
             if key == "none" {
                 continue;
             }
-            assert_eq!(*places.entry(key.to_owned()).or_insert(partition), partition);
+            assert_eq!(
+                *places.entry(key.to_owned()).or_insert(partition),
+                partition
+            );
             let number: u32 = number.parse().unwrap();
-            assert!(last.insert(key.to_owned(), number).is_none_or(|last| last < number));
+            assert!(
+                last.insert(key.to_owned(), number)
+                    .is_none_or(|last| last < number)
+            );
         }
     }
     assert_eq!((count, places.len(), used.len()), (500, 20, 4));

@@ -137,7 +137,12 @@ async fn shutdown_waits_no_longer_than_the_drain() {
     let world = world().await;
     world.fill("orders", 1).await;
     let drain = Duration::from_secs(10);
-    let mut consumer = world.flow.consumer("orders", "billing").drain(drain).await.unwrap();
+    let mut consumer = world
+        .flow
+        .consumer("orders", "billing")
+        .drain(drain)
+        .await
+        .unwrap();
     let held = next(&mut consumer).await;
     let mut stopped = Box::pin(consumer.control().shutdown());
     assert!(stays_pending(&mut stopped).await);
@@ -146,7 +151,12 @@ async fn shutdown_waits_no_longer_than_the_drain() {
     world.pass(Duration::from_millis(20)).await;
     soon("the shutdown", stopped).await;
     assert_eq!(world.group("orders", "billing").await.owner, None);
-    assert!(soon("an answer", held.commit()).await.unwrap_err().is_fenced());
+    assert!(
+        soon("an answer", held.commit())
+            .await
+            .unwrap_err()
+            .is_fenced()
+    );
     assert_eq!(world.position("orders", "billing").await, 0);
 }
 
@@ -162,7 +172,10 @@ async fn a_dropped_consumer_gives_the_lease_back_once_its_handles_are_gone() {
     assert!(stays_pending(&mut coming).await);
     held.commit().await.unwrap();
     let delivery = soon("the hand-over", coming).await.unwrap().unwrap();
-    assert_eq!((delivery.offset(), delivery.epoch(), delivery.attempt()), (1, 2, 1));
+    assert_eq!(
+        (delivery.offset(), delivery.epoch(), delivery.attempt()),
+        (1, 2, 1)
+    );
 }
 
 #[tokio::test]
@@ -183,7 +196,10 @@ async fn each_budget_comes_out_as_one_error_and_the_stream_goes_on() {
     let budget = Duration::from_secs(10);
     let world = world_with(|options| options.retry_for(budget)).await;
     world.fill("orders", 1).await;
-    let consumer = world.flow.consumer("orders", "billing").max_processing(budget * 100);
+    let consumer = world
+        .flow
+        .consumer("orders", "billing")
+        .max_processing(budget * 100);
     let mut consumer = spawn(consumer.await.unwrap());
     world.faulty.set(Call::Read, Fault::Fail);
     let mut errors = 0;
@@ -207,8 +223,13 @@ async fn damaged_data_is_an_error_and_not_an_end() {
     let world = world().await;
     world.fill("orders", 1).await;
     let mut consumer = world.flow.consumer("orders", "billing").await.unwrap();
-    world.faulty.times(Call::Read, Fault::Break(ErrorKind::Data), 1);
-    let error = soon("the error", consumer.next()).await.unwrap().unwrap_err();
+    world
+        .faulty
+        .times(Call::Read, Fault::Break(ErrorKind::Data), 1);
+    let error = soon("the error", consumer.next())
+        .await
+        .unwrap()
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Data);
     world.pass(Duration::from_secs(1)).await;
     assert_eq!(next(&mut consumer).await.offset(), 0);
@@ -221,7 +242,10 @@ async fn a_closed_storage_ends_the_stream_with_an_error() {
     let mut consumer = world.flow.consumer("orders", "billing").await.unwrap();
     let held = next(&mut consumer).await;
     world.flow.close().await.unwrap();
-    let error = soon("the error", consumer.next()).await.unwrap().unwrap_err();
+    let error = soon("the error", consumer.next())
+        .await
+        .unwrap()
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);
     assert!(soon("an answer", held.commit()).await.is_err());
     assert!(soon("the end", consumer.next()).await.is_none());
@@ -244,4 +268,45 @@ async fn a_signal_shuts_it_down() {
     assert!(stays_pending(&mut coming).await);
     signal.send(()).unwrap();
     assert!(soon("the end", coming).await.is_none());
+}
+
+#[tokio::test]
+async fn no_call_is_tried_in_a_tight_loop() {
+    for call in [
+        Call::Claim,
+        Call::Read,
+        Call::Observe,
+        Call::Append,
+        Call::Commit,
+    ] {
+        for fault in [Fault::Fail, Fault::Break(ErrorKind::Data)] {
+            let world = world().await;
+            world.fill("orders", 3).await;
+            let build = world
+                .flow
+                .consumer("orders", "billing")
+                .redeliver_after(Duration::ZERO);
+            let mut consumer = build.await.unwrap();
+            let mut producer = world.flow.producer("orders").await.unwrap();
+            if !matches!(call, Call::Claim | Call::Read) {
+                drop(next(&mut consumer).await);
+                next(&mut consumer).await.commit().await.unwrap();
+            }
+            world.faulty.set(call, fault);
+            let before = world.faulty.count(call);
+            producer.feed("more".into()).await.unwrap();
+            let _ = producer.flush().await;
+            for _ in 0..50 {
+                if let Some(Some(Ok(delivery))) = consumer.next().now_or_never() {
+                    delivery.ack();
+                }
+                quiet().await;
+            }
+            let calls = world.faulty.count(call) - before;
+            assert!(
+                calls < 10,
+                "{calls} times {call:?} while no time passed ({fault:?})"
+            );
+        }
+    }
 }

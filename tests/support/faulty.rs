@@ -256,12 +256,20 @@ async fn hesitate(times: usize) {
 
 /// The work belongs to a task, so it runs to its end even if nobody waits for it.
 async fn finish<T>(task: tokio::task::JoinHandle<Result<T>>) -> Result<T> {
-    let ended = |_| Err(Error::new(ErrorKind::Closed, "the runtime of this call has ended"));
+    let ended = |_| {
+        Err(Error::new(
+            ErrorKind::Closed,
+            "the runtime of this call has ended",
+        ))
+    };
     task.await.unwrap_or_else(ended)
 }
 
 fn unavailable(call: Call) -> Error {
-    Error::new(ErrorKind::Unavailable, format!("{call:?} fails as it was told"))
+    Error::new(
+        ErrorKind::Unavailable,
+        format!("{call:?} fails as it was told"),
+    )
 }
 
 impl fmt::Debug for Faulty {
@@ -300,7 +308,9 @@ impl Storage for Faulty {
     }
 
     fn read(&self, read: Read) -> BoxFuture<'_, Result<Fetched>> {
-        self.call(Call::Read, |it| Box::pin(async move { it.read(read).await }))
+        self.call(Call::Read, |it| {
+            Box::pin(async move { it.read(read).await })
+        })
     }
 
     fn bounds<'a>(&'a self, partitions: &'a [Partition]) -> BoxFuture<'a, Result<Vec<Range<u64>>>> {
@@ -328,7 +338,9 @@ impl Storage for Faulty {
     }
 
     fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<GroupState>> {
-        self.call(Call::Claim, |it| Box::pin(async move { it.claim(claim).await }))
+        self.call(Call::Claim, |it| {
+            Box::pin(async move { it.claim(claim).await })
+        })
     }
 
     fn commit<'a>(&'a self, lease: &'a Lease, done: &'a Ranges) -> BoxFuture<'a, Result<Progress>> {

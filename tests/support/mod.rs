@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use flowstream::storage::{Claim, Group, GroupState, Id, Lease, MemoryStorage, Name, Partition, Storage};
+use flowstream::storage::{
+    Claim, Group, GroupState, Id, Lease, MemoryStorage, Name, Partition, Storage,
+};
 use flowstream::{Clock, Consumer, Delivery, Flowstream, ManualClock, Message, Options};
 use futures::FutureExt;
 
@@ -159,7 +161,10 @@ pub(crate) fn numbers(count: u64) -> Vec<String> {
 
 /// The next delivery, which must come.
 pub(crate) async fn next(consumer: &mut Consumer) -> Delivery {
-    soon("the next delivery", consumer.next()).await.unwrap().unwrap()
+    soon("the next delivery", consumer.next())
+        .await
+        .unwrap()
+        .unwrap()
 }
 
 /// Takes what the consumer has, until it is pending and all tasks have come to rest.
