@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use flowstream::{Consumer, Delivery, ErrorKind, Result, Status};
 use futures::stream::FusedStream;
-use futures::{SinkExt, Stream, StreamExt};
+use futures::{FutureExt, SinkExt, Stream, StreamExt};
 use support::*;
 use tokio_test::task::{Spawn, spawn};
 use tokio_test::{assert_pending, assert_ready};
@@ -52,10 +52,11 @@ async fn an_append_between_any_two_polls_is_not_missed() {
         // From here on it is polled only if it was woken.
         let mut got = None;
         eventually("the message", || {
-            if got.is_none() && consumer.is_woken() {
-                if let Poll::Ready(next) = poll(&mut consumer) {
-                    got = next;
-                }
+            if got.is_none()
+                && consumer.is_woken()
+                && let Poll::Ready(next) = poll(&mut consumer)
+            {
+                got = next;
             }
             got.is_some()
         })
