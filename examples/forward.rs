@@ -12,11 +12,6 @@
 //!
 //! With a URL like `redb:forward.redb` the streams stay: run it again, and nothing is doubled.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "the library is told the time, a program asks the machine"
-)]
-
 use std::time::Duration;
 
 use anyhow::{Result, ensure};

@@ -8,11 +8,6 @@
 //! a while. What it is done with is trimmed away. Ctrl-C stops it at any time: what was begun is
 //! finished first.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "the library is told the time, a program asks the machine"
-)]
-
 use std::pin::pin;
 use std::time::Duration;
 

@@ -94,6 +94,7 @@
 //! something to do, so a runtime can end at any time.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![warn(clippy::disallowed_methods)]
 
 mod appender;
 mod clock;

@@ -190,7 +190,7 @@ async fn consume(flow: Flowstream) -> Result<()> {
         .map_ok(|delivery: Delivery| async move {
             let offset = delivery.offset();
             println!("delivered {offset}");
-            if offset % 5 == 0 && delivery.attempt() == 1 {
+            if offset.is_multiple_of(5) && delivery.attempt() == 1 {
                 return Ok(());
             }
             delivery.commit().await?;

@@ -11,11 +11,6 @@
 //! `main.rs` is what to read; `input.rs` makes messages of lines, `resume.rs` finds in the stream
 //! how far a file was sent, and `progress.rs` shows what goes on.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "the library is told the time, a program asks the machine"
-)]
-
 mod input;
 mod progress;
 mod resume;

@@ -108,7 +108,7 @@ impl Keeper {
         let written = self.flow.retry(|| storage.commit(lease, &done)).await;
         let result = match written {
             Ok(_) => {
-                self.session.wrote(began);
+                self.session.wrote_pending(began);
                 Ok(())
             }
             Err(error) => {

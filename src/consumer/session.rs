@@ -202,6 +202,12 @@ impl Session {
         self.acks().take()
     }
 
+    /// What was taken is written.
+    pub(super) fn wrote_pending(&self, began: Duration) {
+        self.wrote(began);
+        self.acks().wrote();
+    }
+
     pub(super) fn put_back(&self, done: &Ranges) {
         self.acks().put_back(done);
     }
@@ -258,11 +264,11 @@ impl Session {
         }
     }
 
-    /// Whether a message waits to be done.
+    /// Whether a message waits to be done, as the storage sees it.
     pub(super) fn is_behind(&self) -> bool {
         let acks = self.acks();
         let (end, progress) = (self.log_end.load(Ordering::Relaxed), acks.progress());
-        end.saturating_sub(progress.position()) > progress.acked().count()
+        acks.is_ahead() || end.saturating_sub(progress.position()) > progress.acked().count()
     }
 
     /// A write of the owner that began then has succeeded.
