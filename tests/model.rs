@@ -32,6 +32,7 @@ enum Op {
     Pass(u8),
     Fail(u8),
     Lose(u8),
+    Hesitate(u8),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -54,6 +55,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (1u8..10).prop_map(Op::Pass),
         1 => (0u8..4).prop_map(Op::Fail),
         1 => (0u8..4).prop_map(Op::Lose),
+        1 => (0u8..3).prop_map(Op::Hesitate),
     ]
 }
 
@@ -220,6 +222,7 @@ impl Run {
             Op::Pass(seconds) => self.world.pass(Duration::from_secs(seconds.into())).await,
             Op::Fail(which) => self.fail(which, Fault::Fail),
             Op::Lose(which) => self.fail(which, Fault::Lose),
+            Op::Hesitate(yields) => self.world.faulty.hesitate(yields.into()),
         }
         quiet().await;
     }

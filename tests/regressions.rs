@@ -499,3 +499,25 @@ async fn the_last_message_that_was_dropped_comes_again_once_a_later_one_is_done(
     world.pass_in(after * 4, 10).await;
     assert_eq!(soon("the message again", waiting).await.unwrap(), 2);
 }
+
+/// A message waits to be delivered again when a `commit_through` of a later one says that it is
+/// done: it still comes.
+#[tokio::test]
+async fn what_was_committed_through_while_it_waits_to_come_again_does_not_come() {
+    let world = world().await;
+    world.fill("orders", 3).await;
+    let after = Duration::from_secs(5);
+    let build = world
+        .flow
+        .consumer("orders", "billing")
+        .redeliver_after(after);
+    let mut consumer = build.await.unwrap();
+    drop(next(&mut consumer).await);
+    let second = next(&mut consumer).await;
+    next(&mut consumer).await.commit().await.unwrap();
+    // Nobody polls: the first waits in the slot.
+    world.pass(after * 2).await;
+    second.commit_through().await.unwrap();
+    assert_eq!(world.position("orders", "billing").await, 3);
+    assert_eq!(take_all(&mut consumer, drop).await, 0);
+}
