@@ -18,7 +18,7 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// The wall clock.
     fn wall(&self) -> SystemTime;
 
-    /// Resolves once [`now`](Clock::now) has reached `deadline`.
+    /// Resolves once [`now`](Clock::now) has reached `deadline`; never, if the clock cannot.
     fn sleep_until(&self, deadline: Duration) -> BoxFuture<'static, ()>;
 }
 
@@ -55,7 +55,13 @@ impl Clock for SystemClock {
     }
 
     fn sleep_until(&self, deadline: Duration) -> BoxFuture<'static, ()> {
-        Box::pin(tokio::time::sleep_until(self.origin + deadline))
+        let deadline = self.origin.checked_add(deadline);
+        Box::pin(async move {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        })
     }
 }
 
@@ -78,7 +84,8 @@ impl ManualClock {
 
     /// Lets `duration` pass, and wakes whoever slept for it.
     pub fn advance(&self, duration: Duration) {
-        self.elapsed.send_modify(|elapsed| *elapsed += duration);
+        self.elapsed
+            .send_modify(|elapsed| *elapsed = elapsed.saturating_add(duration));
     }
 }
 
@@ -106,6 +113,13 @@ impl Clock for ManualClock {
             }
         })
     }
+}
+
+/// So long from now.
+pub(crate) async fn sleep(clock: &dyn Clock, duration: Duration) {
+    clock
+        .sleep_until(clock.now().saturating_add(duration))
+        .await;
 }
 
 /// Microseconds since the Unix epoch, negative before it; the ends of the range for what lies

@@ -113,9 +113,7 @@ impl Flowstream {
             .into_iter()
             .zip(&groups)
             .map(|(state, group)| {
-                state.ok_or_else(|| {
-                    Error::new(ErrorKind::NotFound, format!("there is no {group}"))
-                })
+                state.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no {group}")))
             })
             .collect()
     }
@@ -144,7 +142,12 @@ impl Flowstream {
         let fetched = self.retry(|| self.storage().read(read.clone())).await?;
         let batches = fetched.batches.iter();
         Ok(batches
-            .flat_map(|batch| batch.offsets().zip(0..).map(|(at, i)| (at, batch.records.message(i))))
+            .flat_map(|batch| {
+                batch
+                    .offsets()
+                    .zip(0..)
+                    .map(|(at, i)| (at, batch.records.message(i)))
+            })
             .filter(|(offset, _)| *offset >= from)
             .collect())
     }
@@ -156,12 +159,7 @@ impl Flowstream {
     /// # Errors
     ///
     /// [`NotFound`](ErrorKind::NotFound) if there is no such stream or partition.
-    pub async fn trim(
-        &self,
-        stream: impl AsRef<str>,
-        partition: u32,
-        before: u64,
-    ) -> Result<u64> {
+    pub async fn trim(&self, stream: impl AsRef<str>, partition: u32, before: u64) -> Result<u64> {
         let partition = Partition {
             stream: Name::new(stream)?,
             index: partition,

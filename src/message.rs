@@ -70,7 +70,9 @@ impl Message {
     }
 
     pub(crate) fn attributes(&self) -> &Attributes {
-        self.rest.as_ref().map_or(&NO_ATTRIBUTES, |rest| &rest.attributes)
+        self.rest
+            .as_ref()
+            .map_or(&NO_ATTRIBUTES, |rest| &rest.attributes)
     }
 
     fn rest(&mut self) -> &mut Rest {
@@ -174,9 +176,15 @@ impl Message {
 
     /// Takes the commits off again; the message goes on without them.
     pub fn take_commits(&mut self) -> Vec<Commit> {
-        let more = self.rest.as_mut().map(|rest| std::mem::take(&mut rest.commits));
+        let more = self
+            .rest
+            .as_mut()
+            .map(|rest| std::mem::take(&mut rest.commits));
         let first = self.commit.take();
-        first.into_iter().chain(more.into_iter().flatten()).collect()
+        first
+            .into_iter()
+            .chain(more.into_iter().flatten())
+            .collect()
     }
 
     pub(crate) fn commits(&self) -> impl Iterator<Item = &Commit> {

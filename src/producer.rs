@@ -116,7 +116,10 @@ impl Producer {
         self.submit(batch, true);
         match poll_fn(|cx| self.poll_answer(cx)).await {
             Some(Ok(rows)) => Ok(Appended { rows }),
-            Some(Err(Unsent { error, batch })) => Err(error.with_unsent(batch)),
+            Some(Err(unsent)) => {
+                let (error, batch) = unsent.into_parts();
+                Err(error.with_unsent(batch))
+            }
             None => Ok(Appended::default()),
         }
     }
@@ -124,6 +127,8 @@ impl Producer {
     /// Takes back what is not known to be written and not under way: the batch that failed, if one
     /// did, and what was accepted since. In order; after this the sink is empty.
     pub fn take_unsent(&mut self) -> Vec<Batch> {
+        // What nobody was told is about what is taken back.
+        self.failed = None;
         let filling = std::mem::take(&mut self.filling);
         self.filling_bytes = 0;
         let filling = (!filling.is_empty()).then(|| Batch::from(filling));
@@ -189,14 +194,21 @@ impl Producer {
         let Some(in_flight) = &mut self.in_flight else {
             return Poll::Ready(None);
         };
-        let answer = ready!(Pin::new(&mut in_flight.answer).poll(cx));
+        let mut answer = ready!(Pin::new(&mut in_flight.answer).poll(cx));
+        if let Ok(Err(Unsent::Orphaned(batch))) = answer {
+            // The task ran on another runtime, which has ended: this one goes on with it. If this
+            // one has ended, too, there is an answer at once.
+            let is_append = in_flight.is_append;
+            self.submit(batch, is_append);
+            let Some(in_flight) = &mut self.in_flight else {
+                return Poll::Ready(None);
+            };
+            answer = ready!(Pin::new(&mut in_flight.answer).poll(cx));
+        }
         self.in_flight = None;
-        Poll::Ready(Some(answer.unwrap_or_else(|_| {
-            Err(Unsent {
-                error: Error::closed("the task that appends has ended").with_doubt(),
-                batch: Batch::default(),
-            })
-        })))
+        Poll::Ready(Some(
+            answer.unwrap_or_else(|_| Err(Unsent::Orphaned(Batch::default()))),
+        ))
     }
 
     /// Ready once nothing is under way. A batch that failed is kept.
@@ -205,7 +217,8 @@ impl Producer {
         match ready!(self.poll_answer(cx)) {
             // Its future was dropped: nobody waits for it.
             Some(Err(_)) if is_append => Poll::Ready(Ok(())),
-            Some(Err(Unsent { error, batch })) => {
+            Some(Err(unsent)) => {
+                let (error, batch) = unsent.into_parts();
                 self.unsent = (!batch.is_empty()).then_some(batch);
                 Poll::Ready(Err(error))
             }
@@ -352,13 +365,13 @@ impl ProducerBuilder {
     /// A buffer leaves once it has so many bytes, keys, headers and 64 bytes a message included:
     /// 1 MiB by default. The producer holds two buffers.
     pub fn batch_bytes(mut self, bytes: usize) -> Self {
-        self.limits.batch_bytes = bytes;
+        self.limits.batch_bytes = bytes.max(1);
         self
     }
 
     /// A buffer leaves once it has so many messages: 10,000 by default.
     pub fn batch_messages(mut self, messages: usize) -> Self {
-        self.limits.batch_messages = messages;
+        self.limits.batch_messages = messages.max(1);
         self
     }
 }

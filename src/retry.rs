@@ -25,7 +25,7 @@ impl RetryPolicy {
             Ok(value) => return Ok(value),
             Err(error) => error,
         };
-        let deadline = clock.now() + self.budget;
+        let deadline = clock.now().saturating_add(self.budget);
         let mut pause = FIRST_PAUSE;
         let mut in_doubt = false;
         loop {

@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_core::stream::BoxStream;
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
 use crate::storage::{Notification, Partition, Storage};
@@ -40,7 +39,9 @@ struct Shared {
 #[derive(Default)]
 struct State {
     partitions: HashMap<Partition, watch::Sender<Signal>>,
-    task: Option<JoinHandle<()>>,
+    is_running: bool,
+    /// The storage is closed: nothing more will happen.
+    is_over: bool,
 }
 
 /// Wakes one watcher of a partition.
@@ -48,7 +49,7 @@ struct State {
 pub(crate) struct Subscription {
     // Dropped first, so that the sweep no longer counts it.
     signals: watch::Receiver<Signal>,
-    _leave: Leave,
+    leave: Leave,
 }
 
 #[derive(Debug)]
@@ -67,22 +68,16 @@ impl Watch {
     /// Watches a partition: nothing that happens from now on is missed.
     pub(crate) fn subscribe(&self, partition: &Partition) -> Subscription {
         let shared = self.0.clone();
-        let mut state = shared.state();
-        let signals = state
+        let signals = shared
+            .state()
             .partitions
             .entry(partition.clone())
             .or_insert_with(|| watch::Sender::new(Signal::default()))
             .subscribe();
-        if state.task.as_ref().is_none_or(JoinHandle::is_finished) {
-            let notifications = shared.storage.notifications();
-            state.task = Some(tokio::spawn(run(shared.clone(), notifications)));
-            // Those who watched while no task ran, if its runtime has ended.
-            missed(&state);
-        }
-        drop(state);
+        run_if_needed(&shared);
         Subscription {
             signals,
-            _leave: Leave(shared),
+            leave: Leave(shared),
         }
     }
 }
@@ -95,6 +90,8 @@ impl Subscription {
 
     /// Resolves once there is something new. Cancel safe.
     pub(crate) async fn changed(&mut self) {
+        // If the runtime of the last task has ended, this one goes on with it.
+        run_if_needed(&self.leave.0);
         if self.signals.changed().await.is_err() {
             // The sender lives as long as the subscription.
             std::future::pending::<()>().await;
@@ -149,9 +146,11 @@ impl Shared {
     /// Lets go of partitions that nobody watches; breaks when there is none left.
     fn sweep(&self) -> ControlFlow<()> {
         let mut state = self.state();
-        state.partitions.retain(|_, signals| signals.receiver_count() > 0);
+        state
+            .partitions
+            .retain(|_, signals| signals.receiver_count() > 0);
         if state.partitions.is_empty() {
-            state.task = None;
+            state.is_running = false;
             return ControlFlow::Break(());
         }
         ControlFlow::Continue(())
@@ -170,33 +169,81 @@ fn missed(state: &State) {
     }
 }
 
-async fn run(shared: Arc<Shared>, mut notifications: BoxStream<'static, Notification>) {
-    let interval = shared.storage.poll_interval();
-    let mut due = None;
-    loop {
-        if let Some(interval) = interval
-            && due.is_none()
-        {
-            due = Some(shared.clock.sleep_until(shared.clock.now() + interval));
-        }
-        tokio::select! {
-            notification = poll_fn(|cx| notifications.as_mut().poll_next(cx)) => match notification {
-                Some(notification) => shared.tell(notification),
-                // The storage is closed: whoever looks again finds out.
-                None => {
-                    let mut state = shared.state();
-                    state.task = None;
-                    missed(&state);
-                    return;
-                }
-            },
-            () = async { match &mut due { Some(due) => due.await, None => std::future::pending().await } } => {
-                due = None;
-                shared.poll().await;
+/// Starts the task, unless it runs. What happens from now on is not missed.
+fn run_if_needed(shared: &Arc<Shared>) {
+    let mut state = shared.state();
+    if state.is_running || state.is_over {
+        return;
+    }
+    state.is_running = true;
+    drop(state);
+    let task = Task {
+        notifications: shared.storage.notifications(),
+        shared: shared.clone(),
+        is_done: false,
+    };
+    tokio::spawn(task.run());
+}
+
+struct Task {
+    shared: Arc<Shared>,
+    notifications: BoxStream<'static, Notification>,
+    is_done: bool,
+}
+
+impl Task {
+    async fn run(mut self) {
+        let shared = self.shared.clone();
+        let interval = shared.storage.poll_interval();
+        let mut due = None;
+        loop {
+            if let Some(interval) = interval
+                && due.is_none()
+            {
+                due = Some(
+                    shared
+                        .clock
+                        .sleep_until(shared.clock.now().saturating_add(interval)),
+                );
             }
-            () = shared.left.notified() => if shared.sweep().is_break() {
-                return;
-            },
+            let polling = async {
+                match &mut due {
+                    Some(due) => due.await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                notification = poll_fn(|cx| self.notifications.as_mut().poll_next(cx)) => {
+                    match notification {
+                        Some(notification) => shared.tell(notification),
+                        None => {
+                            // Whoever looks again finds out.
+                            shared.state().is_over = true;
+                            return;
+                        }
+                    }
+                }
+                () = polling => {
+                    due = None;
+                    shared.poll().await;
+                }
+                () = shared.left.notified() => if shared.sweep().is_break() {
+                    self.is_done = true;
+                    return;
+                },
+            }
+        }
+    }
+}
+
+/// It ended with its runtime, or with the storage: those who watch look again, and start it on
+/// their own runtime.
+impl Drop for Task {
+    fn drop(&mut self) {
+        if !self.is_done {
+            let mut state = self.shared.state();
+            state.is_running = false;
+            missed(&state);
         }
     }
 }

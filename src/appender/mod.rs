@@ -42,11 +42,26 @@ pub(crate) struct Submission {
 /// Where the messages are now, or the messages.
 pub(crate) type Answer = Result<Vec<AppendedRow>, Unsent>;
 
-/// A batch that was not written, or is in doubt, and why.
+/// A batch that was not written, or is in doubt.
 #[derive(Debug)]
-pub(crate) struct Unsent {
-    pub(crate) error: Error,
-    pub(crate) batch: Batch,
+pub(crate) enum Unsent {
+    Failed(Error, Batch),
+    /// The runtime ended that the task ran on. That need not be the one of the producer.
+    Orphaned(Batch),
+}
+
+impl Unsent {
+    pub(crate) fn into_parts(self) -> (Error, Batch) {
+        match self {
+            Self::Failed(error, batch) => (error, batch),
+            Self::Orphaned(batch) => {
+                let error = Error::closed("the runtime that appends ran on has ended");
+                let in_doubt = batch.in_doubt();
+                let error = if in_doubt { error.with_doubt() } else { error };
+                (error, batch)
+            }
+        }
+    }
 }
 
 /// The part of an append that went to one partition.
@@ -64,10 +79,11 @@ pub struct AppendedRow {
 impl Submission {
     fn fail(self, error: Error) {
         // A caller that is gone does not want to know.
-        let _ = self.answer.send(Err(Unsent {
-            error,
-            batch: self.batch,
-        }));
+        let _ = self.answer.send(Err(Unsent::Failed(error, self.batch)));
+    }
+
+    fn orphan(self) {
+        let _ = self.answer.send(Err(Unsent::Orphaned(self.batch)));
     }
 }
 
@@ -174,7 +190,9 @@ impl Shared {
                 .run(&*self.clock, || self.storage.append(append.clone()))
                 .await;
             statement = match written {
-                Ok(Appended::Written(bases)) => return statement.written(&bases, began, &self.storage),
+                Ok(Appended::Written(bases)) => {
+                    return statement.written(&bases, began, &self.storage);
+                }
                 Ok(Appended::Fenced(leases)) => {
                     let (routes, storage) = (&self.routes, &self.storage);
                     statement.without(&leases, routes, storage)
@@ -209,8 +227,8 @@ impl Shared {
                 })
                 .await;
             match settled {
-                Ok(Some(bases)) => return statement::settle(submission, &doubt, &bases, &self.storage),
-                Ok(None) => {}
+                Ok(Some(bases)) => return doubt.confirm(submission, &bases, &self.storage),
+                Ok(None) => doubt.refute(),
                 Err(error) => {
                     submission.batch.doubt = Some(doubt);
                     return submission.fail(error.with_doubt());
@@ -293,10 +311,6 @@ impl Drop for Task {
             std::mem::take(&mut queue.waiting)
         };
         self.shared.rested.notify_waiters();
-        for submission in left {
-            submission.fail(Error::closed(
-                "the runtime that appends ran on has ended before this batch was written",
-            ));
-        }
+        left.into_iter().for_each(Submission::orphan);
     }
 }

@@ -52,6 +52,37 @@ pub(crate) struct Doubt {
     pub(super) id: Id,
     pub(super) partitions: Arc<[Partition]>,
     places: Vec<Place>,
+    /// The leases whose commits ride in it.
+    sessions: Vec<Arc<Session>>,
+}
+
+impl Doubt {
+    /// It was written: answers for it.
+    pub(super) fn confirm(
+        mut self,
+        submission: Submission,
+        bases: &[u64],
+        storage: &Arc<dyn Storage>,
+    ) {
+        self.sessions.clear();
+        let rows = rows(&self.partitions, &self.places, bases);
+        finish(submission, true, rows, storage);
+    }
+
+    /// It was not written, and never will be under this id.
+    pub(super) fn refute(mut self) {
+        self.sessions.clear();
+    }
+}
+
+/// Nobody will find out. Messages that were relayed in it are delivered again, so a write that
+/// lands late must not be accepted: only the end of their leases sees to that.
+impl Drop for Doubt {
+    fn drop(&mut self) {
+        for session in &self.sessions {
+            session.give_up();
+        }
+    }
 }
 
 impl Statement {
@@ -138,14 +169,20 @@ impl Statement {
             if !session.is_of(storage) {
                 continue;
             }
-            let at = match self.riders.iter().rposition(|(s, _)| Arc::ptr_eq(s, session)) {
+            let at = match self
+                .riders
+                .iter()
+                .rposition(|(s, _)| Arc::ptr_eq(s, session))
+            {
                 Some(at) => at,
                 None => {
                     self.riders.push((session.clone(), Ranges::new()));
                     self.riders.len() - 1
                 }
             };
-            self.riders[at].1.insert(commit.offset()..commit.offset() + 1);
+            self.riders[at]
+                .1
+                .insert(commit.offset()..commit.offset() + 1);
         }
     }
 
@@ -183,24 +220,36 @@ impl Statement {
     }
 
     pub(super) fn failed(mut self, error: &Error) {
-        let partitions = self.partitions();
-        let id = self.sealed.as_ref().map(|append| append.id);
-        for Entry {
-            mut submission,
-            places,
-            ..
-        } in std::mem::take(&mut self.entries)
-        {
-            if let Some(id) = id
-                && error.in_doubt()
-            {
-                submission.batch.doubt = Some(Doubt {
-                    id,
-                    partitions: partitions.clone(),
-                    places,
-                });
+        self.doubt(error.in_doubt());
+        for entry in std::mem::take(&mut self.entries) {
+            entry.submission.fail(error.share());
+        }
+    }
+
+    /// Lets each batch remember where to look for it, if that is needed.
+    fn doubt(&mut self, in_doubt: bool) {
+        let Some(append) = self.sealed.as_ref().filter(|_| in_doubt) else {
+            return;
+        };
+        let (id, partitions) = (append.id, self.partitions());
+        for entry in &mut self.entries {
+            let mut sessions = Vec::new();
+            if entry.has_riders {
+                let messages = entry.submission.batch.messages.iter();
+                sessions.extend(
+                    messages
+                        .flat_map(Message::commits)
+                        .map(Commit::session)
+                        .cloned(),
+                );
+                sessions.dedup_by(|a, b| Arc::ptr_eq(a, b));
             }
-            submission.fail(error.share());
+            entry.submission.batch.doubt = Some(Doubt {
+                id,
+                partitions: partitions.clone(),
+                places: std::mem::take(&mut entry.places),
+                sessions,
+            });
         }
     }
 
@@ -235,7 +284,10 @@ impl Statement {
                 continue;
             }
             let before = submission.batch.len();
-            submission.batch.messages.retain(|message| !is_lost(message));
+            submission
+                .batch
+                .messages
+                .retain(|message| !is_lost(message));
             let dropped = before - submission.batch.len();
             if dropped > 0 {
                 tracing::info!(
@@ -269,27 +321,14 @@ fn next_turn() -> u32 {
     TURNS.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Dropped with its task while it was being written: nobody knows how that ended.
+/// Dropped with its task: if it was being written, nobody knows how that ended.
 impl Drop for Statement {
     fn drop(&mut self) {
-        if self.entries.is_empty() {
-            return;
+        self.doubt(true);
+        for entry in std::mem::take(&mut self.entries) {
+            entry.submission.orphan();
         }
-        let error = Error::closed("the runtime that appends ran on has ended while this was written");
-        let error = if self.sealed.is_some() { error.with_doubt() } else { error };
-        std::mem::take(self).failed(&error);
     }
-}
-
-/// Answers a submission that turned out to be in the log already.
-pub(super) fn settle(
-    submission: Submission,
-    doubt: &Doubt,
-    bases: &[u64],
-    storage: &Arc<dyn Storage>,
-) {
-    let rows = rows(&doubt.partitions, &doubt.places, bases);
-    finish(submission, true, rows, storage);
 }
 
 fn rows(partitions: &[Partition], places: &[Place], bases: &[u64]) -> Vec<AppendedRow> {
@@ -322,4 +361,3 @@ fn finish(
     }
     let _ = submission.answer.send(Ok(rows));
 }
-

@@ -84,7 +84,10 @@ impl Acks {
 
     /// Whether something beyond a dropped message is done, so that it holds the position up.
     pub(super) fn has_hole(&self) -> bool {
-        match (self.dropped.iter().next(), self.progress.acked().iter().next_back()) {
+        match (
+            self.dropped.iter().next(),
+            self.progress.acked().iter().next_back(),
+        ) {
             (Some(dropped), Some(acked)) => dropped.start < acked.start,
             _ => false,
         }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use futures_core::future::BoxFuture;
 use tokio::sync::mpsc;
 
+use super::Consumer;
 use super::control::{Control, Shared};
 use super::lane::{Lane, Settings};
-use super::Consumer;
 use crate::error::{Error, Result};
 use crate::flow::Flowstream;
 use crate::name::Name;

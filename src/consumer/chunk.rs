@@ -70,6 +70,7 @@ impl Chunk {
     }
 
     /// Takes the next message out.
+    #[inline]
     pub(super) fn next(&mut self) -> Option<Delivery> {
         let run = self.runs.front_mut()?;
         let offset = run.offsets.start;
@@ -83,17 +84,13 @@ impl Chunk {
         self.session.hand_out();
         let attempt = 1 + self.begun(offset);
         let session = self.session.clone();
-        Some(Delivery::new(message, appended_at, attempt, session, offset))
-    }
-
-    /// Takes the next message out that nobody has done meanwhile.
-    pub(super) fn next_undone(&mut self) -> Option<Delivery> {
-        loop {
-            let delivery = self.next()?;
-            if !self.session.is_done(delivery.offset()) {
-                return Some(delivery);
-            }
-        }
+        Some(Delivery::new(
+            message,
+            appended_at,
+            attempt,
+            session,
+            offset,
+        ))
     }
 
     fn begun(&self, offset: u64) -> u32 {

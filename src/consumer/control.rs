@@ -53,15 +53,16 @@ impl Control {
         self.0.statuses.borrow().clone()
     }
 
-    /// Waits until [`status`](Self::status) is as wanted, and gives it. A status that comes and
-    /// goes between two looks may be missed, except [`Closed`](Status::Closed), which is the last.
+    /// Waits until [`status`](Self::status) is as wanted, or [`Closed`](Status::Closed), which is
+    /// the last, and gives it. A status that comes and goes between two looks may be missed.
     ///
     /// # Cancel safety
     ///
     /// Yes.
     pub async fn wait_for(&self, mut wanted: impl FnMut(Status) -> bool) -> Status {
         let mut statuses = self.0.statuses.subscribe();
-        match statuses.wait_for(|all| wanted(overall(all))).await {
+        let mut is_over = |status| status == Status::Closed || wanted(status);
+        match statuses.wait_for(|all| is_over(overall(all))).await {
             Ok(all) => overall(&all),
             Err(_) => Status::Closed,
         }
@@ -90,7 +91,11 @@ fn overall(statuses: &[Status]) -> Status {
         Status::Idle => 1,
         Status::Closed => 0,
     };
-    statuses.iter().copied().max_by_key(rank).unwrap_or(Status::Closed)
+    statuses
+        .iter()
+        .copied()
+        .max_by_key(rank)
+        .unwrap_or(Status::Closed)
 }
 
 /// Shared by a consumer, its lanes and whoever controls it.
@@ -136,6 +141,8 @@ impl Shared {
     pub(super) fn shut_down(&self) {
         self.stopped.store(true, Ordering::Release);
         self.stopping.send_replace(true);
+        // Its session holds this.
+        drop(self.take_again());
         self.wake();
     }
 
@@ -199,6 +206,9 @@ impl Shared {
             let took = self.took_again.notified();
             {
                 let mut slot = self.again.lock().unwrap_or_else(PoisonError::into_inner);
+                if self.is_stopped() {
+                    return;
+                }
                 if slot.is_none() {
                     *slot = chunk.take();
                     self.has_again.store(true, Ordering::Release);
@@ -211,10 +221,12 @@ impl Shared {
         }
     }
 
+    #[inline]
+    pub(super) fn has_again(&self) -> bool {
+        self.has_again.load(Ordering::Acquire)
+    }
+
     pub(super) fn take_again(&self) -> Option<Chunk> {
-        if !self.has_again.load(Ordering::Acquire) {
-            return None;
-        }
         let mut slot = self.again.lock().unwrap_or_else(PoisonError::into_inner);
         self.has_again.store(false, Ordering::Release);
         let chunk = slot.take();

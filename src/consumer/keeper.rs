@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_core::future::BoxFuture;
 
 use super::acks::Round;
-use super::lane::Settings;
+use super::lane::{PAUSE, Settings};
 use super::session::{End, Session};
 use crate::clock::Clock;
 use crate::error::{ErrorKind, Result};
@@ -26,6 +26,8 @@ pub(super) struct Keeper {
     settings: Settings,
     /// The last activity that was seen, and when.
     activity: (u64, Duration),
+    /// After a write that failed there is no renewal before this.
+    not_before: Duration,
 }
 
 /// What the keeper waits for besides work.
@@ -36,6 +38,7 @@ impl Keeper {
         let clock = flow.clock().clone();
         Self {
             activity: (session.activity(), clock.now()),
+            not_before: Duration::ZERO,
             flow,
             clock,
             session,
@@ -61,7 +64,7 @@ impl Keeper {
             }
             if !write {
                 if session.has_pending() {
-                    let due = || self.clock.now() + LINGER;
+                    let due = || self.clock.now().saturating_add(LINGER);
                     linger.get_or_insert_with(|| self.timer(due()));
                 }
                 let due = self.lease_due();
@@ -77,13 +80,17 @@ impl Keeper {
             }
             if write {
                 linger = None;
-                tokio::select! {
+                let written = tokio::select! {
                     biased;
-                    written = self.write() => if written.is_none() && session.is_closing() {
-                        return;
-                    },
+                    written = self.write() => written,
                     // The write goes on, but what is handed out from now on would not be covered.
-                    () = self.lapse() => {}
+                    () = self.lapse() => continue,
+                };
+                if written.is_none() {
+                    if session.is_closing() {
+                        return;
+                    }
+                    self.not_before = self.clock.now().saturating_add(PAUSE);
                 }
             }
         }
@@ -130,35 +137,48 @@ impl Keeper {
         if !self.session.is_behind() {
             return None;
         }
-        let renewal = self.session.wrote_at() + self.settings.lease / 2;
-        let now = self.clock.now();
+        let (renewal, now) = (self.renewal_due(), self.clock.now());
         if now < renewal || !self.is_stuck() {
             return Some(renewal);
         }
         // Renewed as soon as it moves again, if that is in time.
-        Some((now + self.settings.lease / 20).min(self.trusted_until()))
+        let soon = now.saturating_add(self.settings.lease / 20);
+        Some(soon.min(self.trusted_until()))
     }
 
     /// The lease is trusted from the start of the last write that succeeded, less a margin, so
     /// that it ends here before a standby's clock can say that it stood still for a whole lease.
     fn trusted_until(&self) -> Duration {
-        self.session.wrote_at() + self.settings.lease - self.settings.lease / 10
+        let lease = self.settings.lease;
+        self.session.wrote_at().saturating_add(lease - lease / 10)
+    }
+
+    fn renewal_due(&self) -> Duration {
+        let half = self
+            .session
+            .wrote_at()
+            .saturating_add(self.settings.lease / 2);
+        // Not so late that the end of the trust is missed.
+        half.max(self.not_before.min(self.trusted_until()))
     }
 
     fn is_stuck(&self) -> bool {
         let (seen, at) = self.activity;
-        self.session.activity() == seen && self.clock.now() > at + self.settings.max_processing
+        let until = at.saturating_add(self.settings.max_processing);
+        // A drain has a bound of its own.
+        self.session.activity() == seen && self.clock.now() > until && !self.session.is_draining()
     }
 
     /// Looks at the lease: whether to renew it now. Ends the session if it cannot be trusted.
     fn is_renewal_due(&mut self) -> bool {
         let now = self.clock.now();
-        if !self.session.is_behind() || now < self.session.wrote_at() + self.settings.lease / 2 {
+        if !self.session.is_behind() || now < self.renewal_due() {
             return false;
         }
         let stuck = self.is_stuck();
         if now >= self.trusted_until() {
-            self.session.end(if stuck { End::Stuck } else { End::Lapsed });
+            self.session
+                .end(if stuck { End::Stuck } else { End::Lapsed });
             return false;
         }
         let activity = self.session.activity();

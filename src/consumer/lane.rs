@@ -13,6 +13,7 @@
 //! stood still, with a message pending, for a whole lease on its own monotonic clock. No clock is
 //! compared with another's.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,10 +25,11 @@ use super::fetch::fetch;
 use super::keeper;
 use super::mend::Mender;
 use super::session::{End, Session};
-use crate::error::{Error, ErrorKind};
+use crate::clock::sleep;
+use crate::error::{Error, ErrorKind, Result};
 use crate::flow::Flowstream;
 use crate::storage::{Claim, Group, GroupState, Id, Lease};
-use crate::watch::Subscription;
+use crate::watch::{Signal, Subscription};
 
 /// What a consumer was built with.
 #[derive(Debug, Clone, Copy)]
@@ -103,13 +105,9 @@ impl Lane {
         }
         loop {
             self.shared.set_status(self.index, Status::Standby);
-            let session = tokio::select! {
-                biased;
-                () = shared.until_stopped() => return,
-                session = self.stand_by() => session,
+            let Some(session) = self.stand_by().await else {
+                return;
             };
-            // The storage is closed: there is nothing left to claim.
-            let Some(session) = session else { return };
             let epoch = session.lease().epoch;
             self.former = Some(session.lease().owner);
             self.shared.set_status(self.index, Status::Active { epoch });
@@ -118,7 +116,7 @@ impl Lane {
             let end = self.consume(session).await;
             tracing::info!(group = %self.group, epoch, ?end, "no longer active");
             match end {
-                End::Fenced | End::Lapsed => {}
+                End::Fenced | End::Lapsed | End::InDoubt => {}
                 End::Stuck => {
                     self.shared.set_status(self.index, Status::Idle);
                     // One that only waits for messages is polled at once when it is woken.
@@ -130,14 +128,23 @@ impl Lane {
                         () = shared.polled_after(polls) => {}
                     }
                 }
-                End::Released | End::Closed => return,
+                End::Released => return,
+                End::Closed => {
+                    let closed = Error::closed(format!("{}: the storage is closed", self.group));
+                    tokio::select! {
+                        biased;
+                        () = shared.until_stopped() => {}
+                        _ = self.events.send(Event::Error(closed)) => {}
+                    }
+                    return;
+                }
             }
         }
     }
 
-    /// Waits for the lease, and claims it. `None` if the storage is closed.
+    /// Waits for the lease, and claims it. `None` after a shutdown, and if the storage is closed.
     async fn stand_by(&mut self) -> Option<Arc<Session>> {
-        let clock = self.flow.clock().clone();
+        let (clock, shared) = (self.flow.clock().clone(), self.shared.clone());
         let owner = Id::random();
         // What was seen last, and since when a message is pending with it.
         let mut seen: Option<(u64, u64)> = None;
@@ -146,25 +153,23 @@ impl Lane {
         loop {
             let signal = self.watch.now();
             let began = clock.now();
-            let claim = Claim {
-                group: self.group.clone(),
-                owner,
-                over: over.take(),
-            };
-            let storage = self.flow.storage();
-            let claimed = self.flow.retry(|| storage.claim(claim.clone())).await;
-            let state = match claimed {
-                Ok(state) if state.owner == Some(owner) => {
-                    return Some(self.session(owner, &state, began));
-                }
+            let state = match self.claim(owner, over.take()).await? {
                 Ok(state) => state,
                 Err(error) => {
-                    self.report(error).await?;
+                    tokio::select! {
+                        biased;
+                        () = shared.until_stopped() => return None,
+                        go_on = self.report(error) => go_on?,
+                    }
                     continue;
                 }
             };
+            if state.owner == Some(owner) {
+                return Some(self.session(owner, &state, began));
+            }
             let now = (state.epoch, state.generation);
-            if state.owner_dead || state.owner == self.former {
+            let is_own = state.owner.is_some() && state.owner == self.former;
+            if state.owner_dead || is_own {
                 over = Some(now);
                 continue;
             }
@@ -173,45 +178,92 @@ impl Lane {
             }
             if state.is_pending() {
                 let since = *pending_since.get_or_insert_with(|| clock.now());
-                if clock.now() >= since + self.settings.lease {
+                if clock.now() >= since.saturating_add(self.settings.lease) {
                     over = Some(now);
                     continue;
                 }
             } else {
                 pending_since = None;
             }
+            tokio::select! {
+                biased;
+                () = shared.until_stopped() => return None,
+                since = self.standing(signal, pending_since) => pending_since = since,
+            }
+        }
+    }
 
-            // A look costs a call, so there is one when a lease was given back, and one when a
-            // lease's time has passed with a message pending: not one for each message.
-            let mut since = pending_since;
-            loop {
-                let deadline = since.map(|since| since + self.settings.lease);
-                let timer = async {
-                    match deadline {
-                        Some(deadline) => clock.sleep_until(deadline).await,
-                        None => std::future::pending().await,
-                    }
-                };
-                tokio::select! {
-                    () = timer => break,
-                    () = self.watch.changed() => {}
-                }
-                let news = self.watch.now();
-                if news.releases != signal.releases || news.missed != signal.missed {
-                    break;
-                }
+    /// Waits until there is a reason to look at the lease again. A look costs a call, so there is
+    /// one when a lease was given back, and one when a lease's time has passed with a message
+    /// pending: not one for each message.
+    async fn standing(&mut self, known: Signal, mut since: Option<Duration>) -> Option<Duration> {
+        let clock = self.flow.clock().clone();
+        loop {
+            let news = self.watch.now();
+            if news.releases != known.releases || news.missed != known.missed {
+                return since;
+            }
+            if news.end != known.end {
                 since.get_or_insert_with(|| clock.now());
             }
-            pending_since = since;
+            let timer = async {
+                match since {
+                    Some(since) => {
+                        let deadline = since.saturating_add(self.settings.lease);
+                        clock.sleep_until(deadline).await;
+                    }
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = timer => return since,
+                () = self.watch.changed() => {}
+            }
+        }
+    }
+
+    /// Claims, and sees it through: a claim that is under way when the consumer is shut down may
+    /// succeed, and then the lease is given back. `None` after a shutdown.
+    async fn claim(&self, owner: Id, over: Option<(u64, u64)>) -> Option<Result<GroupState>> {
+        let claim = Claim {
+            group: self.group.clone(),
+            owner,
+            over,
+        };
+        let storage = self.flow.storage();
+        let mut claiming = pin!(self.flow.retry(|| storage.claim(claim.clone())));
+        tokio::select! {
+            biased;
+            state = &mut claiming => return Some(state),
+            () = self.shared.until_stopped() => {}
+        }
+        tokio::select! {
+            biased;
+            state = claiming => if let Ok(state) = state && state.owner == Some(owner) {
+                self.release(&self.lease(owner, state.epoch)).await;
+            },
+            () = sleep(&**self.flow.clock(), self.settings.drain) => {}
+        }
+        None
+    }
+
+    async fn release(&self, lease: &Lease) {
+        let storage = self.flow.storage();
+        if let Err(error) = self.flow.retry(|| storage.release(lease)).await {
+            tracing::warn!(%error, group = %self.group, "could not give the lease back");
+        }
+    }
+
+    fn lease(&self, owner: Id, epoch: u64) -> Lease {
+        Lease {
+            group: self.group.clone(),
+            owner,
+            epoch,
         }
     }
 
     fn session(&self, owner: Id, state: &GroupState, began: Duration) -> Arc<Session> {
-        let lease = Lease {
-            group: self.group.clone(),
-            owner,
-            epoch: state.epoch,
-        };
+        let lease = self.lease(owner, state.epoch);
         let (storage, shared) = (self.flow.storage().clone(), self.shared.clone());
         Arc::new(Session::new(
             lease,
@@ -249,16 +301,10 @@ impl Lane {
 
     /// Ends cleanly: waits for the handles that are still alive, writes what they said, and gives
     /// the lease back.
-    async fn hand_over(
-        &self,
-        session: &Session,
-        mut keeper: tokio::task::JoinHandle<()>,
-    ) -> End {
-        let clock = self.flow.clock();
-        let deadline = clock.now() + self.settings.drain;
+    async fn hand_over(&self, session: &Session, mut keeper: tokio::task::JoinHandle<()>) -> End {
         tokio::select! {
             () = session.drained() => {}
-            () = clock.sleep_until(deadline) => {
+            () = sleep(&**self.flow.clock(), self.settings.drain) => {
                 tracing::warn!(group = %self.group, "gave up waiting for deliveries that are held");
             }
         }
@@ -267,24 +313,20 @@ impl Lane {
         let _ = (&mut keeper).await;
         session.end(End::Released);
         if session.ended() == Some(End::Released) {
-            let storage = self.flow.storage();
-            if let Err(error) = self.flow.retry(|| storage.release(session.lease())).await {
-                tracing::warn!(%error, group = %self.group, "could not give the lease back");
-            }
+            self.release(session.lease()).await;
         }
         End::Released
     }
 
     /// Tells the consumer of an error. `None` if there is no point in going on.
-    pub(super) async fn report(&self, error: Error) -> Option<()> {
+    async fn report(&self, error: Error) -> Option<()> {
         let is_over = error.kind() == ErrorKind::Closed;
         // A consumer that is gone does not want to know.
         let _ = self.events.send(Event::Error(error)).await;
         if is_over {
             return None;
         }
-        let clock = self.flow.clock();
-        clock.sleep_until(clock.now() + PAUSE).await;
+        sleep(&**self.flow.clock(), PAUSE).await;
         Some(())
     }
 

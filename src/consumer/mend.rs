@@ -7,6 +7,7 @@ use super::chunk::Chunk;
 use super::control::Shared;
 use super::lane::{Lane, PAUSE, Settings};
 use super::session::Session;
+use crate::clock::sleep;
 use crate::error::Result;
 use crate::flow::Flowstream;
 use crate::ranges::Ranges;
@@ -36,9 +37,7 @@ impl Mender {
         let clock = self.flow.clock().clone();
         loop {
             self.session.hole().await;
-            clock
-                .sleep_until(clock.now() + self.settings.redeliver_after)
-                .await;
+            sleep(&*clock, self.settings.redeliver_after).await;
             // A message may be done without this consumer's knowing.
             self.patiently(|| self.learn()).await;
             for hole in self.session.take_holes().iter() {
@@ -101,13 +100,12 @@ impl Mender {
     where
         F: Future<Output = Result<T>>,
     {
-        let clock = self.flow.clock();
         loop {
             match call().await {
                 Ok(value) => return value,
                 Err(error) => {
                     tracing::debug!(%error, group = %self.group, "cannot deliver again yet");
-                    clock.sleep_until(clock.now() + PAUSE * 10).await;
+                    sleep(&**self.flow.clock(), PAUSE * 10).await;
                 }
             }
         }

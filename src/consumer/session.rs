@@ -55,6 +55,9 @@ pub(crate) enum End {
     Lapsed,
     /// Nothing was polled or committed for `max_processing`.
     Stuck,
+    /// A message that it relayed is in doubt, and nobody will find out: only a new epoch keeps a
+    /// late write from landing beside the next delivery.
+    InDoubt,
     /// It was given back.
     Released,
     /// The runtime has ended.
@@ -140,6 +143,17 @@ impl Session {
 
     fn finish(&self, mut acks: MutexGuard<'_, Acks>, wake_keeper: bool) {
         acks.finish();
+        self.update(acks);
+        if wake_keeper {
+            self.work.notify_one();
+        }
+        if self.draining.load(Ordering::Relaxed) {
+            self.settled.notify_one();
+        }
+    }
+
+    /// Tells whoever has to know that the book has changed.
+    fn update(&self, acks: MutexGuard<'_, Acks>) {
         let has_hole = acks.has_hole();
         let pause = acks.progress().acked().len() >= self.max_acked_ranges;
         let resumes = !pause && self.paused.load(Ordering::Relaxed);
@@ -150,27 +164,24 @@ impl Session {
         if has_hole {
             self.holes.notify_one();
         }
-        if wake_keeper {
-            self.work.notify_one();
-        }
         if resumes {
             self.shared.wake();
-        }
-        if self.draining.load(Ordering::Relaxed) {
-            self.settled.notify_one();
         }
     }
 
     // The hot path of the consumer.
 
+    #[inline]
     pub(super) fn is_live(&self) -> bool {
         !self.dead.load(Ordering::Acquire)
     }
 
+    #[inline]
     pub(super) fn is_paused(&self) -> bool {
         self.paused.load(Ordering::Relaxed)
     }
 
+    #[inline]
     pub(super) fn hand_out(&self) {
         // There is one consumer: nobody else writes this.
         let handed_out = self.handed_out.load(Ordering::Relaxed) + 1;
@@ -183,7 +194,7 @@ impl Session {
         self.acks().progress().clone()
     }
 
-    pub(super) fn is_done(&self, offset: u64) -> bool {
+    pub(crate) fn is_done(&self, offset: u64) -> bool {
         self.acks().progress().is_done(offset)
     }
 
@@ -204,12 +215,16 @@ impl Session {
     }
 
     pub(super) fn learn(&self, durable: &Progress) {
-        self.acks().learn(durable);
+        let mut acks = self.acks();
+        acks.learn(durable);
+        self.update(acks);
     }
 
     /// Counts messages that are gone from the log as done.
     pub(super) fn skip(&self, gone: Range<u64>) {
-        self.acks().done(gone);
+        let mut acks = self.acks();
+        acks.done(gone);
+        self.update(acks);
         self.work.notify_one();
     }
 
@@ -298,6 +313,11 @@ impl Session {
         self.end(End::Fenced);
     }
 
+    /// A write that messages of this lease rode in may still land, and nobody will settle it.
+    pub(crate) fn give_up(&self) {
+        self.end(End::InDoubt);
+    }
+
     /// Ends the session, for the first reason that comes. Nothing more is handed out, and all who
     /// wait are told.
     pub(super) fn end(&self, end: End) {
@@ -316,6 +336,8 @@ impl Session {
         }
         self.work.notify_one();
         self.settled.notify_one();
+        // It may have waited for this lease to go on.
+        self.shared.wake();
     }
 
     pub(super) fn ended(&self) -> Option<End> {
@@ -326,6 +348,10 @@ impl Session {
         let mut ended = self.ended.subscribe();
         let ended = ended.wait_for(Option::is_some).await;
         ended.ok().and_then(|end| *end).unwrap_or(End::Closed)
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 
     /// Resolves once all handles that were given out are gone, or the session has ended.
@@ -359,6 +385,13 @@ impl Session {
                 format!(
                     "{group}: the lease with epoch {epoch} was given up: nothing was polled or \
                      committed for max_processing"
+                ),
+            ),
+            End::InDoubt => Error::new(
+                ErrorKind::Fenced,
+                format!(
+                    "{group}: the lease with epoch {epoch} was given up, because a relayed \
+                     message that is in doubt was dropped"
                 ),
             ),
             End::Released => Error::new(

@@ -135,6 +135,14 @@ pub(super) fn fenced(lease: &Lease) -> Error {
     Error::new(ErrorKind::Fenced, text)
 }
 
+pub(super) fn forgotten(id: Id) -> Error {
+    let text = format!(
+        "whether the append {id} was written can no longer be told: too many came after it; \
+         compare the messages with the log"
+    );
+    Error::new(ErrorKind::OutOfRange, text)
+}
+
 pub(super) fn closed() -> Error {
     Error::closed("the storage was closed: open it again")
 }

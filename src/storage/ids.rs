@@ -22,11 +22,18 @@ pub(super) struct Ids {
     outcomes: HashMap<Id, Outcome>,
     written: VecDeque<Id>,
     refused: VecDeque<Id>,
+    /// The greatest that was let go of. Ids grow with time, by and large.
+    forgotten: Option<Id>,
 }
 
 impl Ids {
     pub(super) fn get(&self, id: Id) -> Option<&Outcome> {
         self.outcomes.get(&id)
+    }
+
+    /// Whether this one, which is not known, may have been known once.
+    pub(super) fn may_have_forgotten(&self, id: Id) -> bool {
+        self.forgotten.is_some_and(|forgotten| id <= forgotten)
     }
 
     pub(super) fn insert(&mut self, id: Id, outcome: Outcome) {
@@ -38,6 +45,7 @@ impl Ids {
             && let Some(oldest) = ring.pop_front()
         {
             self.outcomes.remove(&oldest);
+            self.forgotten = self.forgotten.max(Some(oldest));
         }
         ring.push_back(id);
         self.outcomes.insert(id, outcome);
@@ -59,5 +67,6 @@ mod tests {
         assert_eq!(ids.get(Id(1)), None);
         assert_eq!(ids.get(Id(2)), Some(&Outcome::Written(vec![7])));
         assert_eq!(ids.outcomes.len(), REMEMBERED + 1);
+        assert!(ids.may_have_forgotten(Id(1)) && !ids.may_have_forgotten(Id(2)));
     }
 }

@@ -105,12 +105,8 @@ impl Storage for MemoryStorage {
         })
     }
 
-    fn settle<'a>(
-        &'a self,
-        id: Id,
-        _: &'a [Partition],
-    ) -> BoxFuture<'a, Result<Option<Vec<u64>>>> {
-        self.call(move |state| Ok(state.settle(id)))
+    fn settle<'a>(&'a self, id: Id, _: &'a [Partition]) -> BoxFuture<'a, Result<Option<Vec<u64>>>> {
+        self.call(move |state| state.settle(id))
     }
 
     fn read(&self, read: Read) -> BoxFuture<'_, Result<Fetched>> {

@@ -55,7 +55,7 @@ pub(crate) mod redb;
 /// itself: a standby that saw epoch and generation stand still claims over them.
 ///
 /// **Progress.** What a group has done only grows: commits are merged into what is stored, never
-/// put in its place.
+/// put in its place. Nobody commits an offset beyond the end of the log.
 ///
 /// **Notifications.** After an append or a release became visible, every subscriber is told, soon
 /// and at best effort. A subscriber that may have missed something is told that it did.
@@ -81,6 +81,11 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// Finds out whether the append with this id is in the log, and gives the base offset of each
     /// of its rows, which went to these partitions. If it is not, it is refused from now on, so
     /// that it can never land later.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfRange`](crate::ErrorKind::OutOfRange) if so many appends came after it that nobody
+    /// can tell any more.
     fn settle<'a>(
         &'a self,
         id: Id,
@@ -124,7 +129,7 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     fn commit<'a>(&'a self, lease: &'a Lease, done: &'a Ranges) -> BoxFuture<'a, Result<Progress>>;
 
     /// Gives the lease back, so that the next claim succeeds at once. Ok as well if it is no
-    /// longer this one.
+    /// longer this one, or if there is no such group.
     fn release<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<()>>;
 
     /// Deletes whole batches that end at or before the offset `before`, and gives the new start of
@@ -330,8 +335,13 @@ pub struct GroupState {
 impl GroupState {
     /// Whether a message waits to be done.
     pub fn is_pending(&self) -> bool {
-        let beyond = self.bounds.end.saturating_sub(self.progress.position());
-        beyond > self.progress.acked().count()
+        // What was trimmed away does not wait any more.
+        let from = self.progress.position().max(self.bounds.start);
+        let acked = self.progress.acked().iter();
+        let done: u64 = acked
+            .map(|range| range.end.saturating_sub(range.start.max(from)))
+            .sum();
+        self.bounds.end.saturating_sub(from) > done
     }
 }
 

@@ -187,13 +187,14 @@ impl State {
         Error::new(ErrorKind::Unavailable, text)
     }
 
-    pub(super) fn settle(&mut self, id: Id) -> Option<Vec<u64>> {
+    pub(super) fn settle(&mut self, id: Id) -> Result<Option<Vec<u64>>> {
         match self.ids.get(id) {
-            Some(Outcome::Written(bases)) => Some(bases.clone()),
-            Some(Outcome::Refused) => None,
+            Some(Outcome::Written(bases)) => Ok(Some(bases.clone())),
+            Some(Outcome::Refused) => Ok(None),
+            None if self.ids.may_have_forgotten(id) => Err(group::forgotten(id)),
             None => {
                 self.ids.insert(id, Outcome::Refused);
-                None
+                Ok(None)
             }
         }
     }

@@ -4,10 +4,11 @@ use std::sync::PoisonError;
 
 use ::redb::{Database, Durability, ReadableDatabase, WriteTransaction};
 
+use super::cache::Cache;
 use super::core::{Core, Opened};
 use super::error::{Fail, guarded};
 use super::queue::Operation;
-use super::write::{Cache, Transaction};
+use super::transaction::Transaction;
 use crate::clock::to_micros;
 use crate::storage::Notification;
 

@@ -2,14 +2,14 @@
 
 use std::mem;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Condvar, Mutex, PoisonError, RwLock};
 
 use ::redb::{Database, ReadTransaction, ReadableDatabase};
 
+use super::cache::Cache;
 use super::error::{Fail, guarded};
 use super::open::{self, RedbOptions};
 use super::queue::Queue;
-use super::write::Cache;
 use crate::error::{Error, Result};
 use crate::storage::group::closed;
 use crate::storage::notify::Notifier;
@@ -23,6 +23,8 @@ pub(super) struct Core {
     pub(super) options: RedbOptions,
     pub(super) boot: u64,
     pub(super) queue: Mutex<Queue>,
+    /// Told when a job of the queue has ended.
+    pub(super) job_ended: Condvar,
     pub(super) notifier: Notifier,
     file: RwLock<File>,
 }
@@ -50,6 +52,7 @@ impl Core {
             options,
             boot,
             queue: Mutex::default(),
+            job_ended: Condvar::new(),
             notifier: Notifier::new(),
             file: RwLock::new(File::Open(Box::new(Opened::new(db, 0)))),
         })
@@ -113,6 +116,14 @@ impl Core {
             }
             File::Broken(_) | File::Closed => Ok(()),
         }
+    }
+}
+
+/// Where a job had the file last.
+impl Drop for Core {
+    fn drop(&mut self) {
+        // It does nothing if the file is closed, and there is nobody to be told.
+        let _ = self.close();
     }
 }
 

@@ -2,21 +2,37 @@
 
 use std::fs::OpenOptions;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use ::redb::StorageBackend;
 use ::redb::backends::FileBackend;
 
 #[derive(Debug, Default)]
 pub(super) struct Faults {
-    pub(super) fail_writes: AtomicBool,
-    pub(super) fail_syncs: AtomicBool,
+    /// Which of the operations that change the file fail, counted from 0.
+    failing: Mutex<Range<u64>>,
+    changes: AtomicU64,
     pub(super) syncs: AtomicU64,
 }
 
 impl Faults {
+    /// Lets so many changes succeed, and so many fail after them.
+    pub(super) fn fail(&self, after: u64, count: u64) {
+        let first = self.changes.load(Ordering::SeqCst) + after;
+        *self.failing.lock().unwrap() = first..first.saturating_add(count);
+    }
+
+    fn change(&self) -> io::Result<()> {
+        let change = self.changes.fetch_add(1, Ordering::SeqCst);
+        if self.failing.lock().unwrap().contains(&change) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    }
+
     pub(super) fn open(self: &Arc<Self>, path: &Path) -> Result<Disk, redb::DatabaseError> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         Ok(Disk {
@@ -32,13 +48,6 @@ pub(super) struct Disk {
     faults: Arc<Faults>,
 }
 
-fn fail_if(flag: &AtomicBool) -> io::Result<()> {
-    if flag.load(Ordering::SeqCst) {
-        return Err(io::ErrorKind::StorageFull.into());
-    }
-    Ok(())
-}
-
 impl StorageBackend for Disk {
     fn len(&self) -> io::Result<u64> {
         self.file.len()
@@ -49,18 +58,18 @@ impl StorageBackend for Disk {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        fail_if(&self.faults.fail_writes)?;
+        self.faults.change()?;
         self.file.set_len(len)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        fail_if(&self.faults.fail_syncs)?;
+        self.faults.change()?;
         self.faults.syncs.fetch_add(1, Ordering::SeqCst);
         self.file.sync_data()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        fail_if(&self.faults.fail_writes)?;
+        self.faults.change()?;
         self.file.write(offset, data)
     }
 

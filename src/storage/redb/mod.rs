@@ -19,6 +19,8 @@ use core::{Core, Done};
 pub use open::RedbOptions;
 use read::Snapshot;
 
+mod audit;
+mod cache;
 mod commit;
 mod core;
 mod error;
@@ -28,7 +30,9 @@ mod log;
 mod open;
 mod queue;
 mod read;
+mod sum;
 mod tables;
+mod transaction;
 mod write;
 
 /// A storage in one file, of which one process has hold at a time.
@@ -92,6 +96,12 @@ async fn on_pool<T: Send + 'static>(
     }
 }
 
+impl Drop for RedbStorage {
+    fn drop(&mut self) {
+        self.core.abandon();
+    }
+}
+
 impl fmt::Debug for RedbStorage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedbStorage")
@@ -124,16 +134,8 @@ impl Storage for RedbStorage {
         })
     }
 
-    fn settle<'a>(
-        &'a self,
-        id: Id,
-        _: &'a [Partition],
-    ) -> BoxFuture<'a, Result<Option<Vec<u64>>>> {
-        Box::pin(async move {
-            self.core
-                .write(None, move |txn| txn.settle(id))
-                .await
-        })
+    fn settle<'a>(&'a self, id: Id, _: &'a [Partition]) -> BoxFuture<'a, Result<Option<Vec<u64>>>> {
+        Box::pin(async move { self.core.write(None, move |txn| txn.settle(id)).await })
     }
 
     fn read(&self, read: Read) -> BoxFuture<'_, Result<Fetched>> {

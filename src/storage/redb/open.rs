@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use ::redb::{Database, ReadableDatabase, ReadableTable};
 
+use super::audit::audit;
 use super::error::{Fail, guarded};
 use super::tables::{
     APPENDS, BATCHES, BOOT, FORMAT, GROUPS, MAGIC, META, NEXT_STREAM, REFUSED, STARTS, STREAMS,
@@ -20,6 +21,8 @@ use crate::storage::Id;
 pub struct RedbOptions {
     pub(super) clock: Arc<dyn Clock>,
     cache_bytes: usize,
+    /// Up to this size a file is verified whole when it is opened.
+    pub(super) verified_bytes: u64,
     #[cfg(test)]
     pub(super) faults: Option<Arc<super::faults::Faults>>,
 }
@@ -30,6 +33,7 @@ impl RedbOptions {
         Self {
             clock,
             cache_bytes: 64 * 1024 * 1024,
+            verified_bytes: VERIFIED_BYTES,
             #[cfg(test)]
             faults: None,
         }
@@ -43,8 +47,8 @@ impl RedbOptions {
     }
 }
 
-/// Up to this size a file is verified whole when it is opened, which takes a fraction of a second.
-/// Above it redb trusts a file that was closed cleanly, and the checksums of the values tell.
+/// Verifying reads the whole file: 0.1 s for this size out of the page cache. Above it redb trusts a
+/// file that was closed cleanly, and the checksums of the values tell what is damaged.
 const VERIFIED_BYTES: u64 = 256 * 1024 * 1024;
 
 /// Opens the file, makes it if it is not there, and counts the boot.
@@ -62,14 +66,15 @@ pub(super) fn open(path: &Path, options: &RedbOptions) -> Result<(Database, u64)
         Err(error) => return Err(Fail::from(redb::Error::Io(error)).explain(path)),
     }
     let (db, identity) = open_database(path, options)?;
-    let boot = || {
+    // Moved in, because closing a damaged file may panic as well.
+    let boot = move || {
         if matches!(identity, Identity::Empty) {
             initialise(&db)?;
         }
-        next_boot(&db)
+        let boot = next_boot(&db)?;
+        Ok((db, boot))
     };
-    let boot = guarded(boot).map_err(|fail| fail.explain(path))?;
-    Ok((db, boot))
+    guarded(boot).map_err(|fail| fail.explain(path))
 }
 
 /// Opens a file that was open before: it is never made anew.
@@ -85,6 +90,9 @@ fn open_database(path: &Path, options: &RedbOptions) -> Result<(Database, Identi
     let open = || {
         let db = open_redb(path, options)?;
         let identity = identify(&db)?;
+        if matches!(identity, Identity::Ours) {
+            audit(&db)?;
+        }
         Ok((db, identity))
     };
     let (db, identity) = guarded(open).map_err(|fail| fail.explain(path))?;
@@ -109,7 +117,7 @@ fn open_database(path: &Path, options: &RedbOptions) -> Result<(Database, Identi
 fn open_redb(path: &Path, options: &RedbOptions) -> Result<Database, redb::DatabaseError> {
     let mut builder = Database::builder();
     builder.set_cache_size(options.cache_bytes);
-    builder.set_check_integrity_on_open(fs::metadata(path)?.len() <= VERIFIED_BYTES);
+    builder.set_check_integrity_on_open(fs::metadata(path)?.len() <= options.verified_bytes);
     #[cfg(test)]
     if let Some(faults) = &options.faults {
         return builder.create_with_backend(faults.open(path)?);

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::core::{Core, Done};
 use super::error::Fail;
-use super::write::Transaction;
+use super::transaction::Transaction;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Id;
 use crate::storage::group::closed;
@@ -17,10 +17,17 @@ use crate::storage::group::closed;
 pub(super) struct Queue {
     waiting: Vec<Box<dyn Operation>>,
     closing: Vec<oneshot::Sender<Result<()>>>,
-    /// A job is spawned, and has not yet looked here for the last time.
-    is_running: bool,
+    job: JobState,
     /// `close` was called: nothing more is taken.
     is_closed: bool,
+}
+
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum JobState {
+    #[default]
+    None,
+    Spawned,
+    Running,
 }
 
 impl Queue {
@@ -112,15 +119,43 @@ impl Core {
             Error::closed("a redb storage works on a tokio runtime: call it from one")
                 .with_source(error)
         })?;
-        let was_running = {
+        {
             let mut queue = self.queue();
             push(&mut queue)?;
-            mem::replace(&mut queue.is_running, true)
-        };
-        if !was_running {
-            Job::spawn(self.clone(), &runtime);
+            if queue.job != JobState::None {
+                return Ok(());
+            }
+            queue.job = JobState::Spawned;
         }
+        Job::spawn(self.clone(), &runtime);
         Ok(())
+    }
+
+    /// Closes the file when nobody can call any more, so that it can be opened again at once. It
+    /// waits for a job that works on it, but not for one that has not begun: that may need the
+    /// thread that this is called on, and closes the file when it lets go of it.
+    pub(super) fn abandon(&self) {
+        let mut queue = self.queue();
+        queue.is_closed = true;
+        while queue.job == JobState::Running {
+            let waited = self.job_ended.wait(queue);
+            queue = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+        if queue.job == JobState::None {
+            drop(queue);
+            // Nobody is left to be told.
+            let _ = self.close();
+        }
+    }
+
+    /// Waits until no job is under way, so that the next call starts one on its own runtime.
+    #[cfg(test)]
+    pub(super) fn rest(&self) {
+        let mut queue = self.queue();
+        while queue.job != JobState::None {
+            let waited = self.job_ended.wait(queue);
+            queue = waited.unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -149,16 +184,24 @@ impl Job {
     }
 
     fn run(mut self) {
-        let group = mem::take(&mut self.core.queue().waiting);
+        let group = {
+            let mut queue = self.core.queue();
+            queue.job = JobState::Running;
+            mem::take(&mut queue.waiting)
+        };
         if !group.is_empty() {
             self.core.commit(group);
         }
         self.close_if_asked();
         let has_more = {
             let mut queue = self.core.queue();
-            queue.is_running = queue.has_more();
-            queue.is_running
+            queue.job = match queue.has_more() {
+                true => JobState::Spawned,
+                false => JobState::None,
+            };
+            queue.has_more()
         };
+        self.core.job_ended.notify_all();
         self.is_done = true;
         if has_more {
             Self::spawn(self.core.clone(), &Handle::current());
@@ -189,9 +232,10 @@ impl Drop for Job {
         }
         let (waiting, closing) = {
             let mut queue = self.core.queue();
-            queue.is_running = false;
+            queue.job = JobState::None;
             (mem::take(&mut queue.waiting), mem::take(&mut queue.closing))
         };
+        self.core.job_ended.notify_all();
         for operation in waiting {
             operation.finish(Some(broken_off()));
         }

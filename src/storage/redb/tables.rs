@@ -1,11 +1,9 @@
-//! What is in the file: the tables, and how their values are written.
-//!
-//! Each value has a checksum over its key and itself, because redb verifies its own checksums only
-//! after a crash, or when it is asked to read the whole file. Numbers are little endian.
+//! What is in the file: the tables, and how their values are written. Numbers are little endian.
 
 use ::redb::TableDefinition;
 use bytes::{Buf, BufMut, Bytes};
 
+use super::sum::{checksum, mix, seal, unseal};
 use crate::storage::group::StoredGroup;
 use crate::storage::{Id, Progress, Ranges, Records};
 
@@ -22,7 +20,7 @@ pub(super) const STARTS: TableDefinition<'static, u64, u64> = TableDefinition::n
 /// Groups by partition and name.
 pub(super) const GROUPS: TableDefinition<'static, (u64, &str), &[u8]> =
     TableDefinition::new("groups");
-/// The last appends, in the order in which they were made: the id, and the base of each row.
+/// The last appends, in the order in which they were made: the id, and where each row went.
 pub(super) const APPENDS: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("appends");
 /// The last ids that were refused, in order.
 pub(super) const REFUSED: TableDefinition<'static, u64, u128> = TableDefinition::new("refused");
@@ -198,61 +196,46 @@ impl GroupRow {
     }
 }
 
-pub(super) fn encode_append(id: Id, bases: &[u64]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(size_of::<Id>() + size_of_val(bases));
+/// Where a row of an append went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct AppendedRow {
+    pub(super) partition: u64,
+    pub(super) base: u64,
+    pub(super) count: u32,
+}
+
+impl AppendedRow {
+    pub(super) fn end(&self) -> u64 {
+        self.base.saturating_add(u64::from(self.count))
+    }
+}
+
+pub(super) fn encode_append(id: Id, rows: &[AppendedRow]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(size_of::<Id>() + size_of_val(rows));
     out.put_u128_le(id.0);
-    bases.iter().for_each(|base| out.put_u64_le(*base));
+    for row in rows {
+        out.put_u64_le(row.partition);
+        out.put_u64_le(row.base);
+        out.put_u32_le(row.count);
+    }
     out
 }
 
-pub(super) fn decode_append(mut value: &[u8]) -> Option<(Id, Vec<u64>)> {
+pub(super) fn decode_append(mut value: &[u8]) -> Option<(Id, Vec<AppendedRow>)> {
     let id = Id(value.try_get_u128_le().ok()?);
-    let (bases, rest) = value.as_chunks::<8>();
-    let bases = bases.iter().map(|base| u64::from_le_bytes(*base));
-    rest.is_empty().then(|| (id, bases.collect()))
-}
-
-/// The checksum, and what `write` writes.
-fn seal(seed: u64, write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-    let mut out = vec![0; size_of::<u64>()];
-    write(&mut out);
-    let sum = checksum(seed, &out[size_of::<u64>()..]);
-    out[..size_of::<u64>()].copy_from_slice(&sum.to_le_bytes());
-    out
-}
-
-fn unseal(seed: u64, value: &[u8]) -> Option<&[u8]> {
-    let (sum, sealed) = value.split_first_chunk::<8>()?;
-    (u64::from_le_bytes(*sum) == checksum(seed, sealed)).then_some(sealed)
+    let mut rows = Vec::new();
+    while !value.is_empty() {
+        rows.push(AppendedRow {
+            partition: value.try_get_u64_le().ok()?,
+            base: value.try_get_u64_le().ok()?,
+            count: value.try_get_u32_le().ok()?,
+        });
+    }
+    Some((id, rows))
 }
 
 fn key_sum((partition, base): BatchKey) -> u64 {
     mix(partition, base)
-}
-
-/// Not for secrets, only against damage: each step is a bijection, so that a change within one
-/// word is always seen. Four lanes, because a multiplication takes as long as four others begin.
-fn checksum(seed: u64, bytes: &[u8]) -> u64 {
-    let (blocks, tail) = bytes.as_chunks::<32>();
-    let mut lanes = [seed, !seed, seed.rotate_left(16), !seed.rotate_left(16)];
-    for block in blocks {
-        for (lane, word) in lanes.iter_mut().zip(block.as_chunks::<8>().0) {
-            *lane = mix(*lane, u64::from_le_bytes(*word));
-        }
-    }
-    let mut sum = lanes.into_iter().fold(bytes.len() as u64, mix);
-    for part in tail.chunks(8) {
-        let mut word = [0; 8];
-        word[..part.len()].copy_from_slice(part);
-        sum = mix(sum, u64::from_le_bytes(word));
-    }
-    sum
-}
-
-fn mix(sum: u64, word: u64) -> u64 {
-    (sum ^ word)
-        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-        .rotate_left(29)
 }
 
 #[cfg(test)]
@@ -315,8 +298,13 @@ mod tests {
             (head.end(), head.appended_at, head.is_emptied),
             (13, -5, true)
         );
-        let append = encode_append(Id(8), &[1, 2]);
-        assert_eq!(decode_append(&append), Some((Id(8), vec![1, 2])));
+        let row = AppendedRow {
+            partition: 1,
+            base: 2,
+            count: 3,
+        };
+        let append = encode_append(Id(8), &[row, row]);
+        assert_eq!(decode_append(&append), Some((Id(8), vec![row, row])));
     }
 
     #[test]

@@ -1,143 +1,24 @@
-//! The operations that write, inside the transaction of a group commit. Each checks before it
-//! writes, so that a refusal changes nothing.
+//! The operations that write. Each checks before it writes, so that a refusal changes nothing.
 
-use std::collections::HashMap;
-use std::ops::Range;
+use ::redb::ReadableTable;
 
-use ::redb::{
-    Key, ReadTransaction, ReadableTable, Table, TableDefinition, Value, WriteTransaction,
-};
-
+use super::cache::{End, outdated};
 use super::core::Done;
 use super::error::Fail;
-use super::log::{self, Log};
+use super::log::Log;
 use super::tables::{
-    APPENDS, BATCHES, BatchKey, GROUPS, GroupRow, Head, META, NEXT_STREAM, REFUSED, STARTS,
-    STREAMS, Stream, decode_append, emptied, encode_append, encode_batch,
+    AppendedRow, GroupRow, Head, NEXT_STREAM, Stream, emptied, encode_append, encode_batch,
 };
+use super::transaction::Transaction;
 use crate::error::Error;
 use crate::storage::group::{self, StoredGroup, fenced, no_group, no_partition, position_at};
-use crate::storage::ids::{Ids, Outcome, REMEMBERED};
+use crate::storage::ids::Outcome;
 use crate::storage::{
     Append, Appended, Claim, Group, GroupState, Id, Lease, Name, Notification, Partition, Progress,
     Ranges, Row, Start, StreamSettings,
 };
 
-/// What the writer knows of the file. It is thrown away when a transaction is aborted.
-#[derive(Default)]
-pub(super) struct Cache {
-    streams: HashMap<Name, Stream>,
-    ends: HashMap<u64, End>,
-    ids: Ids,
-    /// The keys in the tables of ids.
-    appends: Range<u64>,
-    refused: Range<u64>,
-}
-
-/// Where the log of a partition ends.
-#[derive(Clone, Copy)]
-struct End {
-    next: u64,
-    /// When it was last appended to; times never go back.
-    appended_at: i64,
-}
-
-impl Cache {
-    pub(super) fn load(txn: &ReadTransaction) -> Result<Self, Fail> {
-        let mut cache = Self::default();
-        for entry in txn.open_table(APPENDS)?.iter()? {
-            let (key, value) = entry?;
-            let append = decode_append(value.value());
-            let damaged = || Fail::Damaged("the table of recent appends".to_owned());
-            let (id, bases) = append.ok_or_else(damaged)?;
-            cache.ids.insert(id, Outcome::Written(bases));
-            extend(&mut cache.appends, key.value());
-        }
-        for entry in txn.open_table(REFUSED)?.iter()? {
-            let (key, id) = entry?;
-            cache.ids.insert(Id(id.value()), Outcome::Refused);
-            extend(&mut cache.refused, key.value());
-        }
-        Ok(cache)
-    }
-
-    pub(super) fn has_written(&self, id: Id) -> bool {
-        matches!(self.ids.get(id), Some(Outcome::Written(_)))
-    }
-}
-
-fn extend(keys: &mut Range<u64>, key: u64) {
-    if keys.is_empty() {
-        keys.start = key;
-    }
-    keys.end = key + 1;
-}
-
-/// A table that is opened when it is first used.
-struct Lazy<'a, K: Key + 'static, V: Value + 'static> {
-    txn: &'a WriteTransaction,
-    definition: TableDefinition<'static, K, V>,
-    table: Option<Table<'a, K, V>>,
-}
-
-impl<'a, K: Key + 'static, V: Value + 'static> Lazy<'a, K, V> {
-    fn new(txn: &'a WriteTransaction, definition: TableDefinition<'static, K, V>) -> Self {
-        Self {
-            txn,
-            definition,
-            table: None,
-        }
-    }
-
-    fn get(&mut self) -> Result<&mut Table<'a, K, V>, Fail> {
-        let table = match self.table.take() {
-            Some(table) => table,
-            None => self.txn.open_table(self.definition)?,
-        };
-        Ok(self.table.insert(table))
-    }
-}
-
-pub(super) struct Transaction<'a> {
-    streams: Lazy<'a, &'static str, &'static [u8]>,
-    batches: Lazy<'a, BatchKey, &'static [u8]>,
-    starts: Lazy<'a, u64, u64>,
-    groups: Lazy<'a, (u64, &'static str), &'static [u8]>,
-    appends: Lazy<'a, u64, &'static [u8]>,
-    refused: Lazy<'a, u64, u128>,
-    meta: Lazy<'a, &'static str, u64>,
-    cache: &'a mut Cache,
-    boot: u64,
-    now: i64,
-    /// To send after the commit.
-    pub(super) notifications: Vec<Notification>,
-    /// Whether there is anything to commit.
-    pub(super) has_written: bool,
-}
-
-impl<'a> Transaction<'a> {
-    pub(super) fn new(
-        txn: &'a WriteTransaction,
-        cache: &'a mut Cache,
-        boot: u64,
-        now: i64,
-    ) -> Self {
-        Self {
-            streams: Lazy::new(txn, STREAMS),
-            batches: Lazy::new(txn, BATCHES),
-            starts: Lazy::new(txn, STARTS),
-            groups: Lazy::new(txn, GROUPS),
-            appends: Lazy::new(txn, APPENDS),
-            refused: Lazy::new(txn, REFUSED),
-            meta: Lazy::new(txn, META),
-            cache,
-            boot,
-            now,
-            notifications: Vec::new(),
-            has_written: false,
-        }
-    }
-
+impl Transaction<'_> {
     pub(super) fn create_stream(
         &mut self,
         name: &Name,
@@ -193,15 +74,15 @@ impl<'a> Transaction<'a> {
             row.group.commit(done);
             self.put_group(key, &lease.group.name, row)?;
         }
-        let mut bases = Vec::with_capacity(keys.len());
+        let mut rows = Vec::with_capacity(keys.len());
         for (row, key) in append.rows.iter().zip(keys) {
-            bases.push(self.append_row(row, key)?);
+            rows.push(self.append_row(row, key)?);
         }
-        self.remember_append(append.id, bases.clone())?;
+        let bases = self.remember_append(append.id, &rows)?;
         Ok(Ok(Appended::Written(bases)))
     }
 
-    fn append_row(&mut self, row: &Row, key: u64) -> Result<u64, Fail> {
+    fn append_row(&mut self, row: &Row, key: u64) -> Result<AppendedRow, Fail> {
         self.has_written = true;
         let end = self.end(key, &row.partition)?;
         let appended_at = end.appended_at.max(self.now);
@@ -214,13 +95,18 @@ impl<'a> Transaction<'a> {
         let partition = row.partition.clone();
         self.notifications
             .push(Notification::Appended(partition, next));
-        Ok(end.next)
+        Ok(AppendedRow {
+            partition: key.0,
+            base: end.next,
+            count: records.len(),
+        })
     }
 
     pub(super) fn settle(&mut self, id: Id) -> Done<Option<Vec<u64>>> {
         match self.cache.ids.get(id) {
             Some(Outcome::Written(bases)) => return Ok(Ok(Some(bases.clone()))),
             Some(Outcome::Refused) => return Ok(Ok(None)),
+            None if self.cache.ids.may_have_forgotten(id) => return Ok(Err(group::forgotten(id))),
             None => {}
         }
         self.has_written = true;
@@ -326,105 +212,20 @@ impl<'a> Transaction<'a> {
         Ok(Ok(start))
     }
 
-    fn stream(&mut self, name: &Name) -> Result<Option<Stream>, Fail> {
-        if let Some(stream) = self.cache.streams.get(name) {
-            return Ok(Some(*stream));
-        }
-        let stream = log::stream(self.streams.get()?, name)?;
-        if let Some(stream) = stream {
-            self.cache.streams.insert(name.clone(), stream);
-        }
-        Ok(stream)
-    }
-
-    /// The key of a partition, if it is there.
-    fn partition(&mut self, partition: &Partition) -> Result<Option<u64>, Fail> {
-        let stream = self.stream(&partition.stream)?;
-        Ok(stream.and_then(|stream| stream.partition(partition.index)))
-    }
-
-    fn end(&mut self, key: u64, partition: &Partition) -> Result<End, Fail> {
-        if let Some(end) = self.cache.ends.get(&key) {
-            return Ok(*end);
-        }
-        let log = Log {
-            batches: self.batches.get()?,
-            key,
-            partition,
-        };
-        let end = match log.newest()? {
-            Some(head) => End {
-                next: head.end(),
-                appended_at: head.appended_at,
-            },
-            None => End {
-                next: 0,
-                appended_at: i64::MIN,
-            },
-        };
-        self.cache.ends.insert(key, end);
-        Ok(end)
-    }
-
-    fn bounds(&mut self, key: u64, partition: &Partition) -> Result<Range<u64>, Fail> {
-        let start = self
-            .starts
-            .get()?
-            .get(key)?
-            .map_or(0, |start| start.value());
-        Ok(start..self.end(key, partition)?.next)
-    }
-
-    fn group(&mut self, key: u64, name: &Name) -> Result<Option<GroupRow>, Fail> {
-        log::group(self.groups.get()?, key, name)
-    }
-
-    /// The group, if the lease is still this one.
-    fn held(&mut self, lease: &Lease) -> Result<Option<(u64, GroupRow)>, Fail> {
-        let Some(key) = self.partition(&lease.group.partition)? else {
-            return Ok(None);
-        };
-        let row = self.group(key, &lease.group.name)?;
-        let row = row.filter(|row| row.group.holds(lease));
-        Ok(row.map(|row| (key, row)))
-    }
-
-    /// Writes a group on behalf of its owner, who lives in this boot.
-    fn put_group(&mut self, key: u64, name: &Name, row: GroupRow) -> Result<GroupRow, Fail> {
-        self.has_written = true;
-        let row = GroupRow {
-            boot: self.boot,
-            ..row
-        };
-        let key = (key, name.as_str());
-        self.groups.get()?.insert(key, &row.encode(key)[..])?;
-        Ok(row)
-    }
-
-    fn remember_append(&mut self, id: Id, bases: Vec<u64>) -> Result<(), Fail> {
+    /// Gives the base of each row.
+    fn remember_append(&mut self, id: Id, rows: &[AppendedRow]) -> Result<Vec<u64>, Fail> {
         self.has_written = true;
         let appends = self.appends.get()?;
-        let value = encode_append(id, &bases);
+        let value = encode_append(id, rows);
         appends.insert(self.cache.appends.end, &value[..])?;
         self.cache.appends.end += 1;
         if let Some(old) = outdated(&mut self.cache.appends) {
             appends.retain_in(old, |_, _| false)?;
         }
-        self.cache.ids.insert(id, Outcome::Written(bases));
-        Ok(())
+        let bases: Vec<u64> = rows.iter().map(|row| row.base).collect();
+        self.cache.ids.insert(id, Outcome::Written(bases.clone()));
+        Ok(bases)
     }
-}
-
-/// The keys to delete, once as many as are remembered have gathered: in bulk, because each of them
-/// alone would dirty the oldest page with every append.
-fn outdated(keys: &mut Range<u64>) -> Option<Range<u64>> {
-    let remembered = REMEMBERED as u64;
-    if keys.end - keys.start < 2 * remembered {
-        return None;
-    }
-    let old = keys.start..keys.end - remembered;
-    keys.start = old.end;
-    Some(old)
 }
 
 fn check_size(row: &Row) -> Result<(), Error> {

@@ -1,0 +1,67 @@
+//! What is looked at when a file is opened without verifying it whole: that the small tables have
+//! as many entries as redb counted, and that no log ends before what was appended last. Damage in
+//! the middle of a log shows when it is read, as a gap.
+
+use std::collections::HashMap;
+
+use ::redb::{Database, Key, ReadTransaction, ReadableDatabase, ReadableTable};
+use ::redb::{ReadableTableMetadata, TableDefinition, TableHandle, Value};
+
+use super::error::Fail;
+use super::tables::{
+    APPENDS, BATCHES, GROUPS, Head, META, REFUSED, STARTS, STREAMS, decode_append,
+};
+
+pub(super) fn audit(db: &Database) -> Result<(), Fail> {
+    let txn = db.begin_read()?;
+    count(&txn, META)?;
+    count(&txn, STREAMS)?;
+    count(&txn, STARTS)?;
+    count(&txn, GROUPS)?;
+    count(&txn, APPENDS)?;
+    count(&txn, REFUSED)?;
+    ends(&txn)
+}
+
+fn count<K: Key, V: Value>(
+    txn: &ReadTransaction,
+    definition: TableDefinition<'static, K, V>,
+) -> Result<(), Fail> {
+    let table = txn.open_table(definition)?;
+    let mut found = 0;
+    for entry in table.iter()? {
+        entry?;
+        found += 1;
+    }
+    if found == table.len()? {
+        return Ok(());
+    }
+    Err(damaged(definition.name()))
+}
+
+fn ends(txn: &ReadTransaction) -> Result<(), Fail> {
+    let mut ends = HashMap::new();
+    for entry in txn.open_table(APPENDS)?.iter()? {
+        let (_, value) = entry?;
+        let (_, rows) = decode_append(value.value()).ok_or_else(|| damaged("appends"))?;
+        ends.extend(rows.into_iter().map(|row| (row.partition, row.end())));
+    }
+    let batches = txn.open_table(BATCHES)?;
+    for (partition, end) in ends {
+        let newest = batches
+            .range((partition, 0)..=(partition, u64::MAX))?
+            .next_back();
+        let Some((key, value)) = newest.transpose()? else {
+            return Err(damaged("batches"));
+        };
+        let head = Head::decode(key.value(), value.value());
+        if head.is_none_or(|head| head.end() < end) {
+            return Err(damaged("batches"));
+        }
+    }
+    Ok(())
+}
+
+fn damaged(table: &str) -> Fail {
+    Fail::Damaged(format!("the table {table}"))
+}

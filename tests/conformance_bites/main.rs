@@ -1,0 +1,176 @@
+//! The conformance suite finds bugs: each of these storages has one, and a check that fails.
+
+#![cfg(feature = "conformance")]
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use flowstream::conformance::{Check, Harness, checks};
+use flowstream::storage::Storage;
+use flowstream::{Clock, ManualClock};
+use futures::future::BoxFuture;
+use planted::{Bug, Planted};
+
+mod planted;
+
+/// A bug, and a check that has to find it. Others may find it too.
+const FOUND: &[(Bug, &str)] = &[
+    (
+        Bug::AnswersTheSettingsAsked,
+        "a_stream_keeps_its_first_settings",
+    ),
+    (
+        Bug::WritesRowByRow,
+        "nothing_is_written_where_one_row_has_no_stream",
+    ),
+    (Bug::WritesRowByRow, "rows_of_an_append_appear_together"),
+    (
+        Bug::LosesTheLastRow,
+        "the_rows_of_an_append_are_written_together",
+    ),
+    (
+        Bug::TurnsTheOffsetsRound,
+        "the_rows_of_an_append_are_written_together",
+    ),
+    (Bug::LetsTimeGoBack, "the_time_of_appends_never_goes_back"),
+    (Bug::SkipsAMessage, "a_read_gives_whole_batches"),
+    (Bug::ReadsTooMuch, "a_read_stops_at_its_limit_of_bytes"),
+    (Bug::CutsNoBatchButBeginsLate, "a_read_gives_whole_batches"),
+    (Bug::ForgetsIds, "the_same_id_is_written_once"),
+    (Bug::ForgetsIds, "random_calls_do_what_the_contract_says"),
+    (Bug::ForgetsIdsSoon, "an_id_is_known_for_a_thousand_appends"),
+    (Bug::ForgetsIdsOnTrim, "a_trimmed_id_is_still_known"),
+    (
+        Bug::LooksAtLeasesFirst,
+        "an_id_is_looked_for_before_the_leases",
+    ),
+    (
+        Bug::LooksAtLeasesFirst,
+        "random_calls_do_what_the_contract_says",
+    ),
+    (
+        Bug::SettlesWithoutRefusing,
+        "settling_refuses_what_is_not_there",
+    ),
+    (
+        Bug::BeginsLateAtTheStart,
+        "a_group_begins_where_it_was_told",
+    ),
+    (Bug::ResetsGroups, "a_group_is_created_once"),
+    (Bug::IgnoresTheFence, "a_fenced_owner_commits_nothing"),
+    (
+        Bug::IgnoresTheFence,
+        "random_calls_do_what_the_contract_says",
+    ),
+    (
+        Bug::IgnoresTheFenceOfAppends,
+        "a_fenced_owner_appends_nothing",
+    ),
+    (
+        Bug::IgnoresTheFenceOfAppends,
+        "a_takeover_and_commits_exclude_each_other",
+    ),
+    (
+        Bug::NamesAllAsFenced,
+        "the_fenced_commits_of_an_append_are_named",
+    ),
+    (
+        Bug::WritesTheCommitsThatAreNotFenced,
+        "the_fenced_commits_of_an_append_are_named",
+    ),
+    (Bug::ReplacesProgress, "commits_are_merged"),
+    (Bug::ReplacesProgress, "concurrent_commits_lose_nothing"),
+    (Bug::KeepsTheGeneration, "each_write_is_a_new_generation"),
+    (
+        Bug::KeepsTheGeneration,
+        "a_renewed_lease_is_not_claimed_over",
+    ),
+    (
+        Bug::RenewsWithoutWriting,
+        "a_renewed_lease_is_not_claimed_over",
+    ),
+    (Bug::TakesOverWhatIsHeld, "a_held_lease_is_not_claimed"),
+    (Bug::TakesOverWhatIsHeld, "one_of_many_takeovers_wins"),
+    (
+        Bug::GivesANewEpochToTheOwner,
+        "a_claim_whose_answer_got_lost_keeps_its_epoch",
+    ),
+    (Bug::ReleasesForAnybody, "a_former_owner_releases_nothing"),
+    (Bug::SkipsAttempts, "an_unclean_takeover_counts_an_attempt"),
+    (
+        Bug::CountsAttemptsOfCleanClaims,
+        "a_clean_handover_counts_no_attempt",
+    ),
+    (Bug::TrimsOneTooMany, "whole_batches_are_trimmed"),
+    (Bug::ReusesOffsetsAfterTrim, "offsets_are_never_used_again"),
+    (Bug::TellsNothing, "an_append_is_told"),
+    (
+        Bug::TellsNothing,
+        "a_slow_subscriber_learns_that_it_missed_something",
+    ),
+    (Bug::TellsTheFirstSubscriberOnly, "every_subscriber_is_told"),
+    (
+        Bug::StopsWhenDropped,
+        "a_dropped_append_is_written_all_the_same",
+    ),
+    (Bug::StopsWhenDropped, "dropped_calls_leave_no_gap"),
+    (Bug::ChecksThenWrites, "concurrent_retries_write_once"),
+    (Bug::StaysOpen, "a_closed_storage_says_so"),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_planted_bug_is_found() {
+    for (bug, check) in FOUND {
+        let check = checks().into_iter().find(|c| c.name() == *check).unwrap();
+        assert!(fails(check, *bug).await, "{bug:?} passes {check:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_wrapper_alone_is_no_bug() {
+    let names: HashSet<_> = FOUND.iter().map(|(_, check)| *check).collect();
+    for check in checks().into_iter().filter(|c| names.contains(c.name())) {
+        assert!(!fails(check, Bug::None).await, "{check:?}");
+    }
+}
+
+async fn fails(check: Check, bug: Bug) -> bool {
+    let clock = ManualClock::new();
+    let storage = Arc::new(Planted::new(bug, clock.clone()));
+    tokio::spawn(check.run(Arc::new(Bench { clock, storage })))
+        .await
+        .is_err()
+}
+
+struct Bench {
+    clock: ManualClock,
+    storage: Arc<Planted>,
+}
+
+impl Harness for Bench {
+    fn storage(&self) -> Arc<dyn Storage> {
+        self.storage.clone()
+    }
+
+    fn clock(&self) -> Arc<dyn Clock> {
+        Arc::new(self.clock.clone())
+    }
+
+    fn pass(&self, time: Duration) -> BoxFuture<'_, ()> {
+        self.clock.advance(time);
+        Box::pin(async {})
+    }
+
+    fn reopen(&self) -> BoxFuture<'_, Option<Arc<dyn Storage>>> {
+        Box::pin(async { None })
+    }
+
+    // Long enough for what works: it all happens in memory.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(match self.storage.bug() {
+            Bug::None => 30,
+            _ => 1,
+        })
+    }
+}
