@@ -17,7 +17,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::Result;
-use flowstream::{Consumer, Delivery, Flowstream};
+use flowstream::{Consumer, Delivery, Flowstream, GroupState};
 use futures::SinkExt;
 use futures::future::{BoxFuture, FutureExt, Shared};
 use tokio_stream::StreamExt;
@@ -127,23 +127,16 @@ fn archive(measurements: &[Delivery]) -> usize {
         .sum()
 }
 
-/// How many messages the group has not done: those behind its position, less those that it did
-/// out of their order.
+/// How many messages the group has not done.
 async fn lag(flow: &Flowstream) -> Result<u64> {
     let partitions = flow.group(STREAM, GROUP).await?;
-    let behind = |progress: &flowstream::storage::Progress, end: u64| {
-        end.saturating_sub(progress.position()) - progress.acked().count()
-    };
-    Ok(partitions
-        .iter()
-        .map(|it| behind(&it.progress, it.bounds.end))
-        .sum())
+    Ok(partitions.iter().map(GroupState::lag).sum())
 }
 
 /// Deletes what the group has done. With more groups, it would be the smallest of their positions.
 async fn trim(flow: &Flowstream) -> Result<()> {
     for (partition, group) in (0..).zip(flow.group(STREAM, GROUP).await?) {
-        let position = group.progress.position();
+        let position = group.position();
         let start = flow.trim(STREAM, partition, position).await?;
         println!(
             "  trimmed to {position}: the log is {start}..{} now",

@@ -10,7 +10,7 @@
 
 use anyhow::Result;
 use flowstream::{Consumer, Control, Flowstream, Producer, Status};
-use futures::{FutureExt, SinkExt};
+use futures::SinkExt;
 use tokio::sync::mpsc;
 
 const STREAM: &str = "orders";
@@ -75,7 +75,7 @@ async fn cook(
     flow: &Flowstream,
     done: mpsc::UnboundedSender<u64>,
 ) -> Result<(Control, Work)> {
-    let ctrl_c = tokio::signal::ctrl_c().map(drop);
+    let ctrl_c = tokio::signal::ctrl_c();
     let consumer = flow.consumer(STREAM, GROUP).shutdown_on(ctrl_c).await?;
     let control = consumer.control();
     let report = report(name, control.clone());

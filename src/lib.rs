@@ -124,7 +124,7 @@ pub use message::{Batch, Message};
 pub use name::Name;
 pub use options::Options;
 pub use producer::{Appended, Producer, ProducerBuilder};
-pub use storage::Start;
+pub use storage::{GroupState, Progress, Ranges, Start};
 
 /// Opens the storage that a URL names, with the default [`Options`]: `redb:PATH` or `memory:`.
 ///

@@ -2,11 +2,13 @@
 
 #![cfg(feature = "redb")]
 
+use std::ffi::OsStr;
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use flowstream::Message;
@@ -87,19 +89,43 @@ impl Place {
     }
 }
 
-/// Cargo builds examples along with the tests, into the directory beside theirs.
-fn quickstart() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let profile = test.parent().and_then(Path::parent).unwrap();
-    let example = profile
-        .join("examples/quickstart")
-        .with_extension(std::env::consts::EXE_EXTENSION);
-    assert!(
-        example.exists(),
-        "{} is not there: cargo build --example quickstart",
-        example.display()
-    );
-    example
+/// The example, in the directory beside that of the tests. `cargo test --test quickstart` does not
+/// build it, and one of yesterday must not be what is tested.
+fn quickstart() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let test = std::env::current_exe().unwrap();
+        let directory = test.parent().and_then(Path::parent).unwrap();
+        let profile = match directory.file_name().and_then(OsStr::to_str).unwrap() {
+            "debug" => "dev",
+            profile => profile,
+        };
+        let mut build = Command::new(env!("CARGO"));
+        build
+            .args([
+                "build",
+                "--quiet",
+                "--example",
+                "quickstart",
+                "--profile",
+                profile,
+            ])
+            .arg("--target-dir")
+            .arg(directory.parent().unwrap())
+            .current_dir(env!("CARGO_MANIFEST_DIR"));
+        if cfg!(feature = "conformance") {
+            build.args(["--features", "conformance"]);
+        }
+        let built = build.output().unwrap();
+        assert!(
+            built.status.success(),
+            "{}",
+            String::from_utf8_lossy(&built.stderr)
+        );
+        directory
+            .join("examples/quickstart")
+            .with_extension(std::env::consts::EXE_EXTENSION)
+    })
 }
 
 fn last_line(output: &Output) -> String {

@@ -209,10 +209,7 @@ async fn all_done(flow: &Flowstream) -> Result<()> {
 async fn standing(flow: &Flowstream) -> Result<(u64, u64)> {
     let group = flow.group(STREAM, GROUP).await?;
     let messages = group.iter().map(|partition| partition.bounds.end).sum();
-    let position = group
-        .iter()
-        .map(|partition| partition.progress.position())
-        .sum();
+    let position = group.iter().map(|partition| partition.position()).sum();
     Ok((messages, position))
 }
 
