@@ -14,8 +14,9 @@ use futures::task::noop_waker;
 use futures::{SinkExt, StreamExt};
 use tokio::runtime::Runtime;
 
-use crate::harness::{Bar, Bench, Figure, Limit, Unit};
+use crate::harness::{Bench, Limit};
 use crate::support::{Flavour, SIZE, message};
+use crate::table::{Bar, Figure, Unit};
 
 /// So many are taken before they are dropped.
 const RING: usize = 256;

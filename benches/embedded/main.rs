@@ -24,7 +24,8 @@
 //!   Beside it stands one producer that flushes each 500.
 //! - **Sink → Stream** is one task that feeds and one that consumes. `commit().await` waits for each
 //!   commit, so its limit is a question to another task.
-//! - **latency** is from the call of `send` to the delivery, one message at a time.
+//! - **latency** is the median from the call of `send` until it resolves, and until the delivery, one
+//!   message at a time.
 
 #![allow(
     clippy::disallowed_methods,
@@ -38,6 +39,7 @@ mod memory;
 mod raw;
 mod redb;
 mod support;
+mod table;
 
 use harness::Bench;
 
@@ -65,7 +67,7 @@ fn main() {
         println!("WARNING: a tmpfs syncs nothing; give a directory on a disk with --dir");
     }
     let mut bench = Bench::new(args.is_quick, args.filter);
-    Bench::head();
+    table::print_head();
     redb::measure(&mut bench);
     memory::measure(&mut bench);
     delivery::measure(&mut bench);

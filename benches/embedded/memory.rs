@@ -7,8 +7,9 @@ use futures::{SinkExt, StreamExt};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::harness::{Bar, Bench, Figure, Limit, Unit};
+use crate::harness::{Bench, Limit};
 use crate::support::{Flavour, SIZE, message, run};
+use crate::table::{Bar, Figure, Unit};
 
 /// What becomes of the deliveries.
 #[derive(Debug, Clone, Copy)]

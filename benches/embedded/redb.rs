@@ -7,9 +7,10 @@ use futures::SinkExt;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 
-use crate::harness::{Bar, Bench, Figure, Limit, Unit};
+use crate::harness::{Bench, Limit};
 use crate::raw::{RawFile, RawRedb};
 use crate::support::{Flavour, Place, SIZE, message, run};
+use crate::table::{Bar, Figure, Unit};
 
 pub(crate) fn measure(bench: &mut Bench) {
     for batch in [1, 10, 100, 1_000, 5_000] {
