@@ -66,6 +66,9 @@ fn main() {
     if file_system.as_deref() == Some("tmpfs") {
         println!("WARNING: a tmpfs syncs nothing; give a directory on a disk with --dir");
     }
+    if let Some(load) = support::load().filter(|load| *load > 0.5) {
+        println!("WARNING: the machine is busy (load {load}): a sync may wait for a processor");
+    }
     let mut bench = Bench::new(args.is_quick, args.filter);
     table::print_head();
     redb::measure(&mut bench);

@@ -95,3 +95,9 @@ pub(crate) fn file_system() -> Option<String> {
         .max_by_key(|(mount, _)| mount.len())
         .map(|(_, kind)| kind.to_owned())
 }
+
+/// How many tasks wanted a processor in the last minute, where it can be found out.
+pub(crate) fn load() -> Option<f64> {
+    let load = std::fs::read_to_string("/proc/loadavg").ok()?;
+    load.split(' ').next()?.parse().ok()
+}
