@@ -10,7 +10,7 @@ use crate::consumer::ConsumerBuilder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Message;
 use crate::name::Name;
-use crate::options::{MAX_APPEND_BYTES, Options};
+use crate::options::{MAX_APPEND_BYTES, MAX_APPEND_MESSAGES, Options};
 use crate::producer::ProducerBuilder;
 use crate::retry::RetryPolicy;
 use crate::storage::{Group, GroupState, Partition, Read, Storage, StreamSettings};
@@ -251,8 +251,6 @@ impl Flowstream {
         Ok((0..self.open_stream(stream).await?).map(at).collect())
     }
 }
-
-const MAX_APPEND_MESSAGES: usize = 1 << 20;
 
 impl fmt::Debug for Flowstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

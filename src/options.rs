@@ -153,6 +153,9 @@ impl Options {
 /// The most that one append takes, in bytes.
 pub(crate) const MAX_APPEND_BYTES: usize = 64 << 20;
 
+/// The most messages that one append takes.
+pub(crate) const MAX_APPEND_MESSAGES: usize = 1 << 20;
+
 impl Default for Options {
     fn default() -> Self {
         Self::new()

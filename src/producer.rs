@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::flow::Flowstream;
 use crate::message::{Batch, Message};
 use crate::name::Name;
+use crate::options::{MAX_APPEND_BYTES, MAX_APPEND_MESSAGES};
 
 /// What one message costs in a buffer besides its bytes.
 const MESSAGE_OVERHEAD: usize = 64;
@@ -363,15 +364,15 @@ impl ProducerBuilder {
     }
 
     /// A buffer leaves once it has so many bytes, keys, headers and 64 bytes a message included:
-    /// 1 MiB by default. The producer holds two buffers.
+    /// 1 MiB by default, 64 MiB at most. The producer holds two buffers.
     pub fn batch_bytes(mut self, bytes: usize) -> Self {
-        self.limits.batch_bytes = bytes.max(1);
+        self.limits.batch_bytes = bytes.clamp(1, MAX_APPEND_BYTES);
         self
     }
 
-    /// A buffer leaves once it has so many messages: 10,000 by default.
+    /// A buffer leaves once it has so many messages: 10,000 by default, about a million at most.
     pub fn batch_messages(mut self, messages: usize) -> Self {
-        self.limits.batch_messages = messages.max(1);
+        self.limits.batch_messages = messages.clamp(1, MAX_APPEND_MESSAGES);
         self
     }
 }

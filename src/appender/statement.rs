@@ -214,7 +214,12 @@ impl Statement {
         }
         let partitions = self.partitions();
         for entry in std::mem::take(&mut self.entries) {
-            let rows = rows(&partitions, &entry.places, bases);
+            // Nobody asks a sink where its messages are.
+            let rows = if entry.submission.atomic {
+                rows(&partitions, &entry.places, bases)
+            } else {
+                Vec::new()
+            };
             finish(entry.submission, entry.has_riders, rows, storage);
         }
     }

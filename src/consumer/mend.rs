@@ -1,6 +1,5 @@
 //! Delivers messages again that were dropped without a verdict and hold the position up.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use super::chunk::Chunk;
@@ -40,12 +39,10 @@ impl Mender {
             sleep(&*clock, self.settings.redeliver_after).await;
             // A message may be done without this consumer's knowing.
             self.patiently(|| self.learn()).await;
-            for hole in self.session.take_holes().iter() {
-                let offsets = hole.clone();
-                tracing::debug!(group = %self.group, ?offsets, "delivering again");
-                self.session.begin_again(hole.clone());
-                self.deliver(hole).await;
-            }
+            let holes = self.session.take_holes();
+            tracing::debug!(group = %self.group, ?holes, "delivering again");
+            self.session.begin_again(holes.iter().flatten());
+            self.deliver(&holes).await;
         }
     }
 
@@ -61,9 +58,11 @@ impl Mender {
         Ok(())
     }
 
-    async fn deliver(&self, hole: Range<u64>) {
-        let mut from = hole.start;
-        while from < hole.end {
+    /// Reads the batches that have holes in them, each once.
+    async fn deliver(&self, holes: &Ranges) {
+        let mut read_to = 0;
+        while let Some(hole) = holes.iter().find(|hole| hole.end > read_to) {
+            let from = hole.start.max(read_to);
             let read = Read {
                 partition: self.group.partition.clone(),
                 from,
@@ -75,23 +74,18 @@ impl Mender {
                 .await;
             if fetched.bounds.start > from {
                 self.session.skip(from..fetched.bounds.start);
-                from = fetched.bounds.start;
+                read_to = fetched.bounds.start;
                 continue;
             }
             let Some(end) = fetched.batches.last().map(|batch| batch.offsets().end) else {
                 return;
             };
-            let done: Ranges = {
-                let progress = self.session.progress();
-                let before = Ranges::from(0..progress.position());
-                before.iter().chain(progress.acked().iter()).collect()
-            };
-            let wanted = from..end.min(hole.end);
-            let chunk = Chunk::new(self.session.clone(), fetched.batches, wanted, &done);
+            let others = holes.gaps(from..end).into_iter().collect();
+            let chunk = Chunk::new(self.session.clone(), fetched.batches, from..end, &others);
             if !chunk.is_empty() {
                 self.shared.deliver_again(chunk).await;
             }
-            from = end;
+            read_to = end;
         }
     }
 

@@ -6,7 +6,7 @@ mod faulty;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use flowstream::storage::{
@@ -19,12 +19,25 @@ use futures::FutureExt;
 pub(crate) use faulty::{Call, Fault, Faulty};
 
 /// The storages that tests run on, by URL.
-pub(crate) const STORAGES: &[&str] = &["memory:"];
+pub(crate) const STORAGES: &[&str] = &[
+    "memory:",
+    #[cfg(feature = "redb")]
+    "redb:",
+];
 
 /// A new storage that a URL names.
 pub(crate) async fn storage(url: &str, clock: Arc<dyn Clock>) -> Arc<dyn Storage> {
     match url {
         "memory:" => Arc::new(MemoryStorage::new(clock)),
+        // The file goes with its last handle.
+        #[cfg(feature = "redb")]
+        "redb:" => {
+            use flowstream::storage::{RedbOptions, RedbStorage};
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("test.redb");
+            let storage = RedbStorage::open(path, RedbOptions::new(clock)).await;
+            Arc::new(storage.unwrap())
+        }
         _ => panic!("no storage for tests behind {url}"),
     }
 }
@@ -233,14 +246,28 @@ pub(crate) async fn stays_pending<F: Future + Unpin>(future: &mut F) -> bool {
 /// before it was ready.
 pub(crate) async fn poll_at_most<F: Future>(polls: usize, future: F) -> Option<F::Output> {
     let mut future = Box::pin(future);
-    for _ in 0..polls {
-        let polled = std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await;
+    let woken = Arc::new(Woken(tokio::sync::Notify::new()));
+    let waker = futures::task::waker(woken.clone());
+    for poll in 0..polls {
+        // The first come whether it was woken or not; one that waits for a thread is not spun.
+        if poll > 16 {
+            soon("a wake", woken.0.notified()).await;
+        }
+        let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
         if let Poll::Ready(output) = polled {
             return Some(output);
         }
         tokio::task::yield_now().await;
     }
     None
+}
+
+struct Woken(tokio::sync::Notify);
+
+impl futures::task::ArcWake for Woken {
+    fn wake_by_ref(woken: &Arc<Self>) {
+        woken.0.notify_one();
+    }
 }
 
 /// Numbers that look random, the same for the same seed.
