@@ -26,12 +26,12 @@ pub(crate) async fn an_owner_that_is_cut_off_is_replaced(harness: Arc<dyn Harnes
     gate.shut();
     let late = tokio::spawn(held.remove(0).commit());
     let what = "an owner that is cut off is replaced";
-    let next = delivered(rig.passing(LEASE / 4, what, standby.next()).await);
-    assert_eq!((next.offset(), next.attempt()), (1, 2), "begun before");
+    let next = delivered(rig.passing(LEASE / 20, what, standby.next()).await);
+    assert!(next.offset() == 1 && next.attempt() > 1, "begun before");
     assert!(next.epoch() > held[0].epoch());
     // By its own clock the former owner knows without the storage.
     let what = "a former owner hands out nothing, and is told of its commits";
-    let late = rig.passing(LEASE / 4, what, late).await;
+    let late = rig.subject.within(what, late).await;
     assert_fenced(&late.expect("a task"), "a commit that was cut off");
     assert!(poll_once(owner.next()).is_none(), "nothing is handed out");
     next.commit().await.expect("the new owner's commit");
@@ -97,7 +97,7 @@ pub(crate) async fn a_cut_off_relay_writes_nothing_late(harness: Arc<dyn Harness
     let mut out = rig.makes("out").await;
     for offset in 0..6 {
         let what = "another relay goes on";
-        let next = delivered(rig.passing(LEASE / 4, what, relay.next()).await);
+        let next = delivered(rig.passing(LEASE / 20, what, relay.next()).await);
         assert_eq!(next.offset(), offset);
         let written = out.append(next.into_message()).await;
         written.expect("an append of the new owner");

@@ -177,9 +177,12 @@ pub(crate) async fn partitions_are_handed_over(harness: Arc<dyn Harness>) {
             let place = (delivery.partition(), delivery.offset());
             assert!(done.insert(place), "{place:?} comes again, done before");
             delivery.commit().await.expect("a commit");
-            if round % 2 == 0 {
-                assert!(poll_once(waiting.next()).is_none());
-            }
+        }
+        let control = consumer.control();
+        let all = || async { control.partitions().iter().all(|status| status.is_active()) };
+        rig.subject.eventually("all leases are claimed", all).await;
+        if round % 2 == 0 {
+            assert!(poll_once(waiting.next()).is_none());
         }
         drop(consumer);
     }

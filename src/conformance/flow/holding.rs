@@ -48,11 +48,11 @@ pub(crate) async fn an_idle_group_writes_nothing(harness: Arc<dyn Harness>) {
 
 pub(crate) async fn a_lease_is_renewed_for_what_is_held(harness: Arc<dyn Harness>) {
     let rig = Rig::new(harness);
-    rig.fill("orders", 0..1).await;
+    rig.fill("orders", 0..5).await;
     let mut consumer = rig.leases("orders", "billing").await;
-    let held = rig.expect(&mut consumer, 0..1).await.remove(0);
+    let held = rig.expect(&mut consumer, 0..5).await;
     let mut standby = standby(&rig.another()).await;
-    for _ in 0..4 {
+    for delivery in held {
         let before = rig.state("orders", "billing").await.generation;
         rig.subject.harness.pass(LEASE * 6 / 10).await;
         let what = "a lease is renewed while a message is held";
@@ -62,8 +62,9 @@ pub(crate) async fn a_lease_is_renewed_for_what_is_held(harness: Arc<dyn Harness
             })
             .await;
         assert!(poll_once(standby.next()).is_none(), "nobody takes over");
+        let committed = delivery.commit().await;
+        committed.expect("the lease is still the owner's");
     }
-    held.commit().await.expect("the lease is still the owner's");
     assert_eq!(rig.state("orders", "billing").await.epoch, 1);
 }
 
@@ -90,9 +91,9 @@ pub(crate) async fn a_stuck_pipeline_gives_its_lease_up(harness: Arc<dyn Harness
     let held = rig.expect(&mut stuck, 0..1).await.remove(0);
     let mut standby = standby(&rig.another()).await;
     let what = "a pipeline that stands still is replaced";
-    let next = rig.passing(LEASE / 8, what, standby.next()).await;
+    let next = rig.passing(LEASE / 20, what, standby.next()).await;
     let next = delivered(next);
-    assert_eq!((next.offset(), next.attempt()), (0, 2));
+    assert!(next.offset() == 0 && next.attempt() > 1, "begun before");
     assert!(next.epoch() > held.epoch());
     let what = "a commit of the former owner";
     assert_fenced(&held.commit().await, what);
@@ -110,8 +111,12 @@ pub(crate) async fn one_that_waits_is_not_stuck(harness: Arc<dyn Harness>) {
     // The last message is let go of, so one is pending while the consumer waits.
     drop(rig.expect(&mut consumer, 0..2).await);
     let what = "a consumer that waits gets what nobody has done";
-    let next = rig.passing(LEASE / 8, what, consumer.next()).await;
-    assert_eq!(delivered(next).offset(), 0);
+    let control = consumer.control();
+    // On a task, that it is polled only when it is woken.
+    let next = tokio::spawn(async move { delivered(consumer.next().await).offset() });
+    let next = rig.passing(LEASE / 20, what, next).await;
+    assert_eq!(next.expect("the consumer"), 0);
+    rig.shut_down(&control).await;
 }
 
 pub(crate) async fn a_fenced_consumer_stands_by_again(harness: Arc<dyn Harness>) {

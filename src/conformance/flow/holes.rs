@@ -120,7 +120,7 @@ pub(crate) async fn a_pause_ends_with_its_lease(harness: Arc<dyn Harness>) {
     let lease = rig.takes_over("orders", "billing").await;
     rig.subject.released(&lease).await;
     let what = "a consumer goes on after its lease was lost";
-    let next = delivered(rig.passing(LEASE / 4, what, consumer.next()).await);
+    let next = delivered(rig.passing(LEASE / 20, what, consumer.next()).await);
     assert_eq!(next.offset(), 0, "what nobody has done comes first");
     assert!(next.epoch() > lease.epoch);
     drop(held);

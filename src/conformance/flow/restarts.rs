@@ -63,7 +63,7 @@ pub(crate) async fn a_group_goes_on_after_a_death(harness: Arc<dyn Harness>) {
             let held = runtime.block_on(async {
                 let mut consumer = there.leases("orders", "billing").await;
                 let what = "a consumer gets what its predecessor left";
-                let first = there.passing(LEASE / 4, what, consumer.next()).await;
+                let first = there.passing(LEASE / 20, what, consumer.next()).await;
                 let first = super::rig::delivered(first);
                 assert_eq!(first.offset(), next);
                 let attempt = first.attempt();
@@ -78,7 +78,7 @@ pub(crate) async fn a_group_goes_on_after_a_death(harness: Arc<dyn Harness>) {
         let death = rig.subject.within(what, died).await;
         let (attempt, _held, _consumer) = death.expect("what it held");
         expected += 1;
-        assert_eq!(attempt, if round == 0 { 1 } else { 2 }, "begun before");
+        assert_eq!(attempt > 1, round > 0, "begun before, by the one that died");
         // In some rounds a new process opens the storage, with handles of the old one about.
         if round == 1 && rig.reopen().await {
             let state = rig.state("orders", "billing").await;
@@ -91,10 +91,10 @@ pub(crate) async fn a_group_goes_on_after_a_death(harness: Arc<dyn Harness>) {
     let next = match state.owner_dead {
         // No time needs to pass where the death is seen.
         true => rig.subject.within(what, consumer.next()).await,
-        false => rig.passing(LEASE / 4, what, consumer.next()).await,
+        false => rig.passing(LEASE / 20, what, consumer.next()).await,
     };
     let delivery = super::rig::delivered(next);
-    assert_eq!((delivery.offset(), delivery.attempt()), (expected, 2));
+    assert!(delivery.offset() == expected && delivery.attempt() > 1);
     assert!(delivery.epoch() > state.epoch);
     delivery.commit_through().await.expect("a commit");
     let next = rig.next(&mut consumer).await;
@@ -116,7 +116,7 @@ pub(crate) async fn a_relay_goes_on_after_a_restart(harness: Arc<dyn Harness>) {
         let written = rig.subject.eventually(what, || async {
             rig.subject.range(&out).await.end >= (round + 1) * 10
         });
-        rig.passing(LEASE / 4, what, written).await;
+        rig.passing(LEASE / 20, what, written).await;
         if round % 2 == 0 {
             // A clean end; otherwise as it comes.
             rig.shut_down(&control).await;

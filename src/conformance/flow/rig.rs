@@ -165,7 +165,8 @@ impl Rig {
             .await
     }
 
-    /// What `future` gives, while time passes in such steps.
+    /// What `future` gives, while time passes in such steps. Between two there is time for a write,
+    /// so that no lease runs out because the storage is slow.
     pub(super) async fn passing<T>(
         &self,
         step: Duration,
@@ -174,16 +175,25 @@ impl Rig {
     ) -> T {
         let mut future = pin!(future);
         let passing = async {
+            let pace = self.pace().await;
             loop {
                 tokio::select! {
                     biased;
                     done = &mut future => return done,
                     () = pause() => {}
                 }
+                self.subject.write(&pace, &["pace"]).await;
                 self.subject.harness.pass(step).await;
             }
         };
         self.subject.within(what, passing).await
+    }
+
+    async fn pace(&self) -> Partition {
+        let pace = partition("pace");
+        let created = self.subject.create_stream(&pace.stream, None).await;
+        created.unwrap_or_else(|error| panic!("a stream is created: {error}"));
+        pace
     }
 }
 

@@ -62,7 +62,7 @@ async fn storm(harness: Arc<dyn Harness>, lease: Duration, orderly: bool) {
             task.expect("a consumer of the storm");
         }
     };
-    rig.passing(LEASE / 8, "a storm ends with all done", all)
+    rig.passing(LEASE / 20, "a storm ends with all done", all)
         .await;
     let delivered = storm.seen(|seen| seen.delivered.len() as u64);
     assert_eq!(delivered, MESSAGES, "each was delivered");

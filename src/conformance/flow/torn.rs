@@ -49,6 +49,7 @@ pub(crate) async fn a_torn_relay_to_another_storage_loses_nothing(harness: Arc<d
     let memory = MemoryStorage::new(rig.subject.harness.clock());
     let memory = rig.on(Arc::new(memory));
     rig.fill("in", 0..MESSAGES).await;
+    drop(rig.takes("in", "relay").await);
     let mut random = Random(13);
     for round in 0.. {
         if rig.state("in", "relay").await.progress == Progress::at(MESSAGES) {
