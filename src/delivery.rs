@@ -28,6 +28,7 @@ pub struct Delivery {
 }
 
 impl Delivery {
+    #[inline]
     pub(crate) fn new(
         message: Message,
         appended_at: SystemTime,
@@ -44,6 +45,11 @@ impl Delivery {
                 offset,
             },
         }
+    }
+
+    /// Whether it was committed in another way.
+    pub(crate) fn is_done(&self) -> bool {
+        self.commit.session().is_done(self.commit.offset)
     }
 
     /// The stream that it comes from.

@@ -116,8 +116,11 @@ impl Headers {
     }
 }
 
+/// A name and its value.
+type Header<'a> = (&'a str, &'a [u8]);
+
 /// Takes the first header off; `None` at the end, and where the bytes are not headers.
-fn split(encoded: &[u8]) -> Option<((&str, &[u8]), &[u8])> {
+fn split(encoded: &[u8]) -> Option<(Header<'_>, &[u8])> {
     let (name_len, rest) = encoded.split_first_chunk::<2>()?;
     let (value_len, rest) = rest.split_first_chunk::<4>()?;
     let (name, rest) = rest.split_at_checked(u16::from_le_bytes(*name_len).into())?;

@@ -94,6 +94,7 @@
 //! something to do, so a runtime can end at any time.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![warn(clippy::disallowed_methods)]
 
 mod appender;
 mod clock;
@@ -124,7 +125,7 @@ pub use message::{Batch, Message};
 pub use name::Name;
 pub use options::Options;
 pub use producer::{Appended, Producer, ProducerBuilder};
-pub use storage::Start;
+pub use storage::{GroupState, Progress, Ranges, Start};
 
 /// Opens the storage that a URL names, with the default [`Options`]: `redb:PATH` or `memory:`.
 ///

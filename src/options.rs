@@ -129,7 +129,15 @@ impl Options {
             return Err(Error::invalid("redb: needs a path, as in redb:orders.redb"));
         }
         let options = RedbOptions::new(self.clock.clone()).cache_bytes(self.cache_bytes);
-        let storage = RedbStorage::open(path, options).await?;
+        // The system may hold the lock of a process that was killed for a moment longer.
+        let patience = RetryPolicy {
+            budget: self.retry.budget.min(Duration::from_secs(2)),
+        };
+        let storage = patience
+            .run(&SystemClock::new(), || {
+                RedbStorage::open(path, options.clone())
+            })
+            .await?;
         Ok(self.open_storage(Arc::new(storage)))
     }
 

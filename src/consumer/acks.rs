@@ -1,5 +1,6 @@
 //! What became of the messages that were handed out: the book of one lease.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -13,6 +14,8 @@ pub(super) struct Acks {
     progress: Progress,
     /// Done and to be written.
     pending: Ranges,
+    /// Whether some of it is being written now.
+    writing: bool,
     /// Let go of without a verdict.
     dropped: Ranges,
     /// Handles that are gone, whatever became of them.
@@ -26,6 +29,7 @@ impl Acks {
         Self {
             progress,
             pending: Ranges::new(),
+            writing: false,
             dropped: Ranges::new(),
             finished: 0,
             round: None,
@@ -44,18 +48,35 @@ impl Acks {
         !self.pending.is_empty()
     }
 
+    /// Whether the storage does not know yet of all that is done.
+    pub(super) fn is_ahead(&self) -> bool {
+        self.writing || self.has_pending()
+    }
+
     pub(super) fn is_awaited(&self) -> bool {
         self.round.is_some()
     }
 
     /// A verdict, still to be written.
-    pub(super) fn done(&mut self, offsets: std::ops::Range<u64>) {
-        self.pending.insert(offsets.clone());
+    pub(super) fn done(&mut self, offsets: Range<u64>) {
+        // What is done already is written, or pending.
+        let new = offsets.start.max(self.progress.position())..offsets.end;
+        let acked = self.progress.acked();
+        if acked.is_empty() {
+            self.pending.insert(new);
+        } else if new.end - new.start.min(new.end) > 1 {
+            acked
+                .gaps(new)
+                .into_iter()
+                .for_each(|gap| self.pending.insert(gap));
+        } else if !acked.contains(new.start) {
+            self.pending.insert(new);
+        }
         self.written(offsets);
     }
 
     /// A verdict that is durable already.
-    pub(super) fn written(&mut self, offsets: std::ops::Range<u64>) {
+    pub(super) fn written(&mut self, offsets: Range<u64>) {
         if !self.dropped.is_empty() {
             self.dropped.remove(offsets.clone());
         }
@@ -108,11 +129,18 @@ impl Acks {
 
     /// What to write now, and who waits for it.
     pub(super) fn take(&mut self) -> (Ranges, Option<Arc<Round>>) {
+        self.writing = self.has_pending();
         (std::mem::take(&mut self.pending), self.round.take())
+    }
+
+    /// The write of what was taken has succeeded.
+    pub(super) fn wrote(&mut self) {
+        self.writing = false;
     }
 
     /// A write failed: what was in it goes with the next.
     pub(super) fn put_back(&mut self, done: &Ranges) {
+        self.writing = false;
         self.pending.union(done);
     }
 
@@ -190,6 +218,24 @@ mod tests {
         assert_eq!(acks.progress(), &Progress::at(20));
         acks.dropped(3);
         assert!(acks.dropped.is_empty(), "done before it was dropped");
+    }
+
+    #[test]
+    fn only_what_was_not_done_is_written() {
+        let mut acks = Acks::new(Progress::at(3));
+        acks.done(0..2);
+        assert!(!acks.is_ahead());
+        acks.done(0..5);
+        assert_eq!(acks.take().0, Ranges::from(3..5));
+        assert!(acks.is_ahead());
+        acks.wrote();
+        assert!(!acks.is_ahead());
+        acks.done(8..9);
+        acks.done(8..9);
+        acks.done(6..10);
+        assert_eq!(acks.take().0, Ranges::from(6..10));
+        acks.done(8..9);
+        assert!(acks.take().0.is_empty());
     }
 
     #[test]

@@ -94,9 +94,13 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Shuts the consumer down once this future resolves, as [`Control::shutdown`] does.
-    pub fn shutdown_on(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
-        self.shutdown = Some(Box::pin(signal));
+    /// Shuts the consumer down once this future resolves, with whatever, as [`Control::shutdown`]
+    /// does. `tokio::signal::ctrl_c()` is one.
+    pub fn shutdown_on<F>(mut self, signal: F) -> Self
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        self.shutdown = Some(Box::pin(async { drop(signal.await) }));
         self
     }
 }

@@ -70,6 +70,7 @@ impl Chunk {
     }
 
     /// Takes the next message out.
+    #[inline]
     pub(super) fn next(&mut self) -> Option<Delivery> {
         let run = self.runs.front_mut()?;
         let offset = run.offsets.start;
@@ -90,16 +91,6 @@ impl Chunk {
             session,
             offset,
         ))
-    }
-
-    /// Takes the next message out that nobody has done meanwhile.
-    pub(super) fn next_undone(&mut self) -> Option<Delivery> {
-        loop {
-            let delivery = self.next()?;
-            if !self.session.is_done(delivery.offset()) {
-                return Some(delivery);
-            }
-        }
     }
 
     fn begun(&self, offset: u64) -> u32 {

@@ -221,10 +221,12 @@ impl Shared {
         }
     }
 
+    #[inline]
+    pub(super) fn has_again(&self) -> bool {
+        self.has_again.load(Ordering::Acquire)
+    }
+
     pub(super) fn take_again(&self) -> Option<Chunk> {
-        if !self.has_again.load(Ordering::Acquire) && !self.is_stopped() {
-            return None;
-        }
         let mut slot = self.again.lock().unwrap_or_else(PoisonError::into_inner);
         self.has_again.store(false, Ordering::Release);
         let chunk = slot.take();

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use super::chunk::{Chunk, Event};
-use super::lane::Lane;
+use super::lane::{Lane, PAUSE};
 use super::session::{End, Session};
+use crate::clock::sleep;
 use crate::error::{Error, ErrorKind};
 use crate::storage::Read;
 
 /// Reads from the position of the group on, and sleeps at the end of the log until the watch wakes
-/// it. Ends only when the storage is closed.
+/// it. Never ends by itself.
 ///
 /// One read is done at a time, and only when there is room for it: so much is in memory as the
 /// consumer hands out, waits in the channel, and is being read.
@@ -33,11 +34,13 @@ pub(super) async fn fetch(lane: &mut Lane, session: &Arc<Session>) {
         let storage = lane.flow.storage();
         let fetched = match lane.flow.retry(|| storage.read(read.clone())).await {
             Ok(fetched) => fetched,
+            Err(error) if error.kind() == ErrorKind::Closed => {
+                session.end(End::Closed);
+                return std::future::pending().await;
+            }
             Err(error) => {
-                drop(room);
-                if lane.report(error).await.is_none() {
-                    return session.end(End::Closed);
-                }
+                room.send(Event::Error(error));
+                sleep(&*clock, PAUSE).await;
                 continue;
             }
         };

@@ -108,7 +108,7 @@ impl Keeper {
         let written = self.flow.retry(|| storage.commit(lease, &done)).await;
         let result = match written {
             Ok(_) => {
-                self.session.wrote(began);
+                self.session.wrote_pending(began);
                 Ok(())
             }
             Err(error) => {
@@ -165,7 +165,8 @@ impl Keeper {
     fn is_stuck(&self) -> bool {
         let (seen, at) = self.activity;
         let until = at.saturating_add(self.settings.max_processing);
-        self.session.activity() == seen && self.clock.now() > until
+        // A drain has a bound of its own.
+        self.session.activity() == seen && self.clock.now() > until && !self.session.is_draining()
     }
 
     /// Looks at the lease: whether to renew it now. Ends the session if it cannot be trusted.

@@ -128,7 +128,16 @@ impl Lane {
                         () = shared.polled_after(polls) => {}
                     }
                 }
-                End::Released | End::Closed => return,
+                End::Released => return,
+                End::Closed => {
+                    let closed = Error::closed(format!("{}: the storage is closed", self.group));
+                    tokio::select! {
+                        biased;
+                        () = shared.until_stopped() => {}
+                        _ = self.events.send(Event::Error(closed)) => {}
+                    }
+                    return;
+                }
             }
         }
     }
@@ -140,11 +149,20 @@ impl Lane {
         // What was seen last, and since when a message is pending with it.
         let mut seen: Option<(u64, u64)> = None;
         let mut pending_since: Option<Duration> = None;
-        let mut over = None;
+        // What to claim over; `None` to look only.
+        let mut claim = Some(None);
         loop {
             let signal = self.watch.now();
             let began = clock.now();
-            let state = match self.claim(owner, over.take()).await? {
+            let looked = match claim.take() {
+                Some(over) => self.claim(owner, over).await?,
+                None => tokio::select! {
+                    biased;
+                    () = shared.until_stopped() => return None,
+                    state = self.observe() => state,
+                },
+            };
+            let state = match looked {
                 Ok(state) => state,
                 Err(error) => {
                     tokio::select! {
@@ -159,17 +177,21 @@ impl Lane {
                 return Some(self.session(owner, &state, began));
             }
             let now = (state.epoch, state.generation);
+            if state.owner.is_none() {
+                claim = Some(None);
+                continue;
+            }
             if state.owner_dead || state.owner == self.former {
-                over = Some(now);
+                claim = Some(Some(now));
                 continue;
             }
             if seen.replace(now) != Some(now) {
                 pending_since = None;
             }
             if state.is_pending() {
-                let since = *pending_since.get_or_insert_with(|| clock.now());
-                if clock.now() >= since.saturating_add(self.settings.lease) {
-                    over = Some(now);
+                let since = *pending_since.get_or_insert(began);
+                if began >= since.saturating_add(self.settings.lease) {
+                    claim = Some(Some(now));
                     continue;
                 }
             } else {
@@ -183,11 +205,12 @@ impl Lane {
         }
     }
 
-    /// Waits until there is a reason to look at the lease again. A look costs a call, so there is
-    /// one when a lease was given back, and one when a lease's time has passed with a message
-    /// pending: not one for each message.
+    /// Waits until there is a reason to look at the lease again: it was given back, or a message is
+    /// pending. Then it looks ten times a lease, so that it takes over soon after one has passed
+    /// since the owner's last write; not with each message that comes.
     async fn standing(&mut self, known: Signal, mut since: Option<Duration>) -> Option<Duration> {
         let clock = self.flow.clock().clone();
+        let began = clock.now();
         loop {
             let news = self.watch.now();
             if news.releases != known.releases || news.missed != known.missed {
@@ -199,8 +222,10 @@ impl Lane {
             let timer = async {
                 match since {
                     Some(since) => {
-                        let deadline = since.saturating_add(self.settings.lease);
-                        clock.sleep_until(deadline).await;
+                        let lease = self.settings.lease;
+                        let look = began.saturating_add(lease / 10);
+                        let deadline = since.saturating_add(lease);
+                        clock.sleep_until(look.min(deadline.max(began))).await;
                     }
                     None => std::future::pending().await,
                 }
@@ -210,6 +235,16 @@ impl Lane {
                 () = self.watch.changed() => {}
             }
         }
+    }
+
+    async fn observe(&self) -> Result<GroupState> {
+        let groups = std::slice::from_ref(&self.group);
+        let storage = self.flow.storage();
+        let states = self.flow.retry(|| storage.observe(groups)).await?;
+        states.into_iter().next().flatten().ok_or_else(|| {
+            let text = format!("there is no {} any more", self.group);
+            Error::new(ErrorKind::NotFound, text)
+        })
     }
 
     /// Claims, and sees it through: a claim that is under way when the consumer is shut down may
@@ -309,7 +344,7 @@ impl Lane {
     }
 
     /// Tells the consumer of an error. `None` if there is no point in going on.
-    pub(super) async fn report(&self, error: Error) -> Option<()> {
+    async fn report(&self, error: Error) -> Option<()> {
         let is_over = error.kind() == ErrorKind::Closed;
         // A consumer that is gone does not want to know.
         let _ = self.events.send(Event::Error(error)).await;

@@ -129,10 +129,9 @@ impl Consumer {
             if self.shared.is_stopped() {
                 return self.end();
             }
-            if self.again.is_none() {
-                self.again = self.shared.take_again();
-            }
-            if let Some(delivery) = next_of(&mut self.again, Chunk::next_undone) {
+            if (self.shared.has_again() || self.again.is_some())
+                && let Some(delivery) = self.next_again()
+            {
                 return Poll::Ready(Some(Ok(delivery)));
             }
             let is_paused =
@@ -140,13 +139,27 @@ impl Consumer {
             if self.current.as_ref().is_some_and(is_paused) {
                 return Poll::Pending;
             }
-            if let Some(delivery) = next_of(&mut self.current, Chunk::next) {
+            if let Some(delivery) = next_of(&mut self.current) {
                 return Poll::Ready(Some(Ok(delivery)));
             }
             match ready!(self.events.poll_recv(cx)) {
                 Some(Event::Messages(chunk)) => self.current = Some(chunk),
                 Some(Event::Error(error)) => return Poll::Ready(Some(Err(error))),
                 None => return self.end(),
+            }
+        }
+    }
+
+    /// The next message to deliver again that nobody has done meanwhile.
+    #[cold]
+    fn next_again(&mut self) -> Option<Delivery> {
+        if self.again.is_none() {
+            self.again = self.shared.take_again();
+        }
+        loop {
+            let delivery = next_of(&mut self.again)?;
+            if !delivery.is_done() {
+                return Some(delivery);
             }
         }
     }
@@ -161,19 +174,17 @@ impl Consumer {
     }
 }
 
-/// The next message of a chunk, unless its lease was lost. An empty chunk is let go of.
-fn next_of(
-    chunk: &mut Option<Chunk>,
-    next: impl FnOnce(&mut Chunk) -> Option<Delivery>,
-) -> Option<Delivery> {
-    let delivery = chunk
-        .as_mut()
-        .filter(|chunk| chunk.session().is_live())
-        .and_then(next);
-    if delivery.is_none() {
-        *chunk = None;
+/// The next message of a chunk, unless its lease was lost. A chunk without any is let go of.
+#[inline]
+fn next_of(chunk: &mut Option<Chunk>) -> Option<Delivery> {
+    let messages = chunk.as_mut()?;
+    if messages.session().is_live()
+        && let Some(delivery) = messages.next()
+    {
+        return Some(delivery);
     }
-    delivery
+    *chunk = None;
+    None
 }
 
 impl Stream for Consumer {

@@ -171,14 +171,17 @@ impl Session {
 
     // The hot path of the consumer.
 
+    #[inline]
     pub(super) fn is_live(&self) -> bool {
         !self.dead.load(Ordering::Acquire)
     }
 
+    #[inline]
     pub(super) fn is_paused(&self) -> bool {
         self.paused.load(Ordering::Relaxed)
     }
 
+    #[inline]
     pub(super) fn hand_out(&self) {
         // There is one consumer: nobody else writes this.
         let handed_out = self.handed_out.load(Ordering::Relaxed) + 1;
@@ -191,12 +194,18 @@ impl Session {
         self.acks().progress().clone()
     }
 
-    pub(super) fn is_done(&self, offset: u64) -> bool {
+    pub(crate) fn is_done(&self, offset: u64) -> bool {
         self.acks().progress().is_done(offset)
     }
 
     pub(super) fn take_pending(&self) -> (Ranges, Option<Arc<Round>>) {
         self.acks().take()
+    }
+
+    /// What was taken is written.
+    pub(super) fn wrote_pending(&self, began: Duration) {
+        self.wrote(began);
+        self.acks().wrote();
     }
 
     pub(super) fn put_back(&self, done: &Ranges) {
@@ -255,11 +264,11 @@ impl Session {
         }
     }
 
-    /// Whether a message waits to be done.
+    /// Whether a message waits to be done, as the storage sees it.
     pub(super) fn is_behind(&self) -> bool {
         let acks = self.acks();
         let (end, progress) = (self.log_end.load(Ordering::Relaxed), acks.progress());
-        end.saturating_sub(progress.position()) > progress.acked().count()
+        acks.is_ahead() || end.saturating_sub(progress.position()) > progress.acked().count()
     }
 
     /// A write of the owner that began then has succeeded.
@@ -345,6 +354,10 @@ impl Session {
         let mut ended = self.ended.subscribe();
         let ended = ended.wait_for(Option::is_some).await;
         ended.ok().and_then(|end| *end).unwrap_or(End::Closed)
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 
     /// Resolves once all handles that were given out are gone, or the session has ended.

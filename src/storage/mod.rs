@@ -333,15 +333,25 @@ pub struct GroupState {
 }
 
 impl GroupState {
-    /// Whether a message waits to be done.
-    pub fn is_pending(&self) -> bool {
+    /// All messages before this offset are done.
+    pub fn position(&self) -> u64 {
+        self.progress.position()
+    }
+
+    /// How many messages wait to be done.
+    pub fn lag(&self) -> u64 {
         // What was trimmed away does not wait any more.
         let from = self.progress.position().max(self.bounds.start);
         let acked = self.progress.acked().iter();
         let done: u64 = acked
             .map(|range| range.end.saturating_sub(range.start.max(from)))
             .sum();
-        self.bounds.end.saturating_sub(from) > done
+        self.bounds.end.saturating_sub(from).saturating_sub(done)
+    }
+
+    /// Whether a message waits to be done.
+    pub fn is_pending(&self) -> bool {
+        self.lag() > 0
     }
 }
 

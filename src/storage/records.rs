@@ -32,6 +32,7 @@ struct Column {
 }
 
 impl Column {
+    #[inline]
     fn slice(&self, index: usize) -> Bytes {
         let start = if index == 0 { 0 } else { self.ends[index - 1] };
         self.bytes.slice(start as usize..self.ends[index] as usize)
@@ -85,6 +86,7 @@ impl Records {
     /// # Panics
     ///
     /// If there are not so many.
+    #[inline]
     pub fn message(&self, index: u32) -> Message {
         let index = index as usize;
         let body = self.0.bodies.slice(index);

@@ -1,0 +1,523 @@
+//! Interleavings that once broke a promise, each as it was found.
+
+mod support;
+
+use std::time::Duration;
+
+use flowstream::{ErrorKind, Options};
+use futures::{FutureExt, SinkExt};
+use support::*;
+
+const LEASE: Duration = Duration::from_secs(30);
+
+/// An outage that outlasts the lease: the keeper drops the write, and with it the round that the
+/// commit waits for.
+#[tokio::test]
+async fn a_commit_under_way_when_the_lease_lapses_is_answered() {
+    let world = world_with(|options| options.retry_for(Duration::from_secs(600))).await;
+    world.fill("orders", 2).await;
+    let mut consumer = world
+        .flow
+        .consumer("orders", "billing")
+        .lease(LEASE)
+        .await
+        .unwrap();
+    let first = next(&mut consumer).await;
+    world.faulty.set_all(Fault::Fail);
+    let commit = tokio::spawn(first.commit());
+    world.pass(LEASE * 2).await;
+    let error = soon("the commit's answer", commit)
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert!(error.is_fenced(), "{error}");
+}
+
+/// The same if the runtime of the consumer ends while a commit is being written.
+#[test]
+fn a_commit_under_way_when_its_runtime_ends_is_answered() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().unwrap()
+    };
+    let (first, second) = (runtime(), runtime());
+    let (world, mut commit) = first.block_on(async {
+        let world = world().await;
+        world.fill("orders", 1).await;
+        let mut consumer = world.flow.consumer("orders", "billing").await.unwrap();
+        let delivery = next(&mut consumer).await;
+        world.faulty.set(Call::Commit, Fault::Hold);
+        let mut commit = delivery.commit();
+        assert!((&mut commit).now_or_never().is_none());
+        eventually("the write", || world.faulty.held() == 1).await;
+        (world, commit)
+    });
+    drop(first);
+    let error = second
+        .block_on(soon("the commit's answer", &mut commit))
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
+    drop(world);
+}
+
+/// A consumer that waits in `next` is pending, not stuck in a handler; when its lease is given up
+/// after `max_processing`, it has to be woken, or it never polls and never claims again.
+#[tokio::test]
+async fn a_consumer_that_waits_in_next_survives_max_processing() {
+    let world = world().await;
+    world.fill("orders", 1).await;
+    let mut consumer = world
+        .flow
+        .consumer("orders", "billing")
+        .lease(LEASE)
+        .max_processing(LEASE)
+        .await
+        .unwrap();
+    drop(next(&mut consumer).await);
+    let waiting = tokio::spawn(async move { consumer.next().await.unwrap().unwrap().attempt() });
+    world.pass_in(LEASE * 10, 100).await;
+    world.fill("orders", 1).await;
+    world.pass_in(LEASE * 10, 100).await;
+    assert_eq!(soon("the message again", waiting).await.unwrap(), 2);
+}
+
+/// A paused consumer is not registered with the channel of its lanes, so the end of its lease has
+/// to wake it.
+#[tokio::test]
+async fn a_paused_consumer_that_is_fenced_goes_on() {
+    let world = world().await;
+    world.fill("orders", 5000).await;
+    let mut consumer = world
+        .flow
+        .consumer("orders", "billing")
+        .redeliver_after(LEASE * 1000)
+        .await
+        .unwrap();
+    let mut held = Vec::new();
+    take_all(&mut consumer, |delivery| match delivery.offset() % 2 {
+        0 => held.push(delivery),
+        _ => delivery.ack(),
+    })
+    .await;
+    assert!(held.len() < 2500, "it is paused");
+    let waiting = tokio::spawn(async move { consumer.next().await.unwrap().unwrap().epoch() });
+    quiet().await;
+    let lease = world.take_over("orders", "billing").await;
+    world.pass(Duration::from_secs(1)).await;
+    world.faulty.inner().release(&lease).await.unwrap();
+    assert_eq!(soon("the next lease", waiting).await.unwrap(), 3);
+}
+
+/// Messages that are gone from the log fill the holes; nobody looks whether that ends the pause.
+#[tokio::test]
+async fn a_paused_consumer_goes_on_once_its_holes_were_trimmed() {
+    let world = world().await;
+    world.fill("orders", 3000).await;
+    let after = Duration::from_secs(5);
+    let mut consumer = world
+        .flow
+        .consumer("orders", "billing")
+        .redeliver_after(after)
+        .await
+        .unwrap();
+    let seen = take_all(&mut consumer, |delivery| {
+        if delivery.offset() % 2 == 1 {
+            delivery.ack();
+        }
+    })
+    .await;
+    assert!(seen < 3000, "it is paused");
+    world.flow.trim("orders", 0, 3000).await.unwrap();
+    let waiting = tokio::spawn(async move { consumer.next().await.unwrap().unwrap().offset() });
+    world.pass(after * 2).await;
+    world.fill("orders", 1).await;
+    assert!(soon("a delivery", waiting).await.unwrap() >= seen);
+}
+
+/// A consumer that stops while its claim is under way leaves a lease that nobody has.
+#[tokio::test]
+async fn a_consumer_that_is_dropped_while_it_claims_hands_over_at_once() {
+    let world = world().await;
+    world.fill("orders", 1).await;
+    world.faulty.times(Call::Claim, Fault::Hold, 1);
+    let mut consumer = world.flow.consumer("orders", "billing").await.unwrap();
+    assert!(consumer.next().now_or_never().is_none());
+    eventually("the claim", || world.faulty.held() == 1).await;
+    let stopped = consumer.control().shutdown();
+    drop(consumer);
+    world.faulty.heal();
+    soon("the shutdown", stopped).await;
+    quiet().await;
+    let mut successor = world.flow.consumer("orders", "billing").await.unwrap();
+    next(&mut successor).await.commit().await.unwrap();
+}
+
+/// The watch's task belongs to the runtime of the first consumer; when that ends, those on other
+/// runtimes hear no more.
+#[test]
+fn a_consumer_hears_of_appends_after_another_runtime_has_ended() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().unwrap()
+    };
+    let (first, second) = (runtime(), runtime());
+    let flow = first.block_on(async {
+        let world = world().await;
+        world.fill("orders", 0).await;
+        let consumer = world.flow.consumer("orders", "one").await.unwrap();
+        drop(tokio::spawn(async move {
+            let mut consumer = consumer;
+            consumer.next().await
+        }));
+        quiet().await;
+        world.flow
+    });
+    second.block_on(async {
+        let mut consumer = flow.consumer("orders", "two").await.unwrap();
+        let mut coming = Box::pin(consumer.next());
+        assert!(stays_pending(&mut coming).await);
+        first.shutdown_background();
+        let mut producer = flow.producer("orders").await.unwrap();
+        producer.send("late".into()).await.unwrap();
+        soon("the message", coming).await.unwrap().unwrap();
+    });
+}
+
+/// What one runtime hands in must not fail because another runtime, whose task happened to write,
+/// has ended.
+#[test]
+fn a_send_is_not_refused_because_another_runtime_has_ended() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().build().unwrap()
+    };
+    let (first, second) = (runtime(), runtime());
+    let world = first.block_on(async {
+        let world = world().await;
+        let mut producer = world.flow.producer("orders").await.unwrap();
+        world.faulty.times(Call::Append, Fault::Hold, 1);
+        assert!(producer.send("one".into()).now_or_never().is_none());
+        eventually("the write", || world.faulty.held() == 1).await;
+        world
+    });
+    second.block_on(async {
+        let mut producer = world.flow.producer("orders").await.unwrap();
+        let mut sending = Box::pin(producer.send("two".into()));
+        assert!(stays_pending(&mut sending).await);
+        first.shutdown_background();
+        soon("the send", sending).await.unwrap();
+    });
+}
+
+/// Messages that are delivered again and not taken before the consumer goes keep the storage open:
+/// chunk, session and consumer hold each other.
+#[tokio::test]
+async fn a_consumer_that_goes_with_messages_to_deliver_again_lets_go_of_the_storage() {
+    let world = world().await;
+    world.fill("orders", 2).await;
+    let after = Duration::from_secs(5);
+    let mut consumer = world
+        .flow
+        .consumer("orders", "billing")
+        .redeliver_after(after)
+        .await
+        .unwrap();
+    drop(next(&mut consumer).await);
+    next(&mut consumer).await.commit().await.unwrap();
+    world.pass(after * 2).await;
+    let stopped = consumer.control().shutdown();
+    drop(consumer);
+    soon("the shutdown", stopped).await;
+    quiet().await;
+    let World { faulty, flow, .. } = world;
+    let inner = std::sync::Arc::downgrade(faulty.inner());
+    drop((faulty, flow));
+    eventually("the storage is free", || inner.strong_count() == 0).await;
+}
+
+/// While a renewal fails and the budget is short, or the error is not transient, the keeper calls
+/// the storage without a pause.
+#[tokio::test]
+async fn a_renewal_that_fails_is_not_tried_in_a_tight_loop() {
+    let world = world().await;
+    world.fill("orders", 1).await;
+    let mut consumer = world
+        .flow
+        .consumer("orders", "billing")
+        .lease(LEASE)
+        .await
+        .unwrap();
+    let delivery = next(&mut consumer).await;
+    world.faulty.set(Call::Commit, Fault::Fail);
+    let before = world.faulty.count(Call::Commit);
+    world.clock.advance(LEASE / 2);
+    quiet().await;
+    let calls = world.faulty.count(Call::Commit) - before;
+    assert!(
+        (1..10).contains(&calls),
+        "{calls} calls while no time passed"
+    );
+    drop(delivery);
+}
+
+/// A user's "never".
+#[tokio::test]
+async fn the_longest_durations_are_accepted() {
+    let world = world_with(|options| options.retry_for(Duration::MAX)).await;
+    world.clock.advance(LEASE);
+    let mut producer = world.flow.producer("orders").await.unwrap();
+    world.faulty.times(Call::Append, Fault::Fail, 1);
+    let sending = tokio::spawn(async move { producer.send("one".into()).await });
+    quiet().await;
+    world.pass(Duration::from_secs(1)).await;
+    soon("the send", sending).await.unwrap().unwrap();
+}
+
+/// As above, of the consumer.
+#[tokio::test]
+async fn the_longest_durations_are_accepted_by_a_consumer() {
+    let world = world().await;
+    world.fill("orders", 3).await;
+    let mut consumer = world
+        .flow
+        .consumer("orders", "billing")
+        .lease(Duration::MAX)
+        .max_processing(Duration::MAX)
+        .drain(Duration::MAX)
+        .redeliver_after(Duration::MAX)
+        .await
+        .unwrap();
+    drop(next(&mut consumer).await);
+    for _ in 1..3 {
+        let commit = next(&mut consumer).await.commit();
+        soon("the commit", commit).await.unwrap();
+        world.pass(Duration::from_secs(60)).await;
+    }
+    soon("the shutdown", consumer.control().shutdown()).await;
+    assert_eq!(world.group("orders", "billing").await.owner, None);
+}
+
+/// A buffer of nothing is always full.
+#[test]
+fn a_producer_with_empty_buffers_does_not_spin() {
+    let (done, answer) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let flow = Options::new().open("memory:").await.unwrap();
+            let mut producer = flow.producer("orders").batch_messages(0).await.unwrap();
+            producer.send("one".into()).await.unwrap();
+            done.send(()).unwrap();
+        });
+    });
+    answer
+        .recv_timeout(Duration::from_secs(5))
+        .expect("it spins");
+}
+
+/// The answer to a relayed message is lost, the statement lands later, and the batch was dropped:
+/// the message was delivered again and forwarded meanwhile.
+#[tokio::test]
+async fn a_relayed_message_in_doubt_that_lands_late_is_not_doubled() {
+    let world = world().await;
+    world.fill("in", 2).await;
+    let after = Duration::from_secs(5);
+    let mut consumer = world
+        .flow
+        .consumer("in", "relay")
+        .redeliver_after(after)
+        .await
+        .unwrap();
+    let mut producer = world.flow.producer("out").await.unwrap();
+    world.faulty.times(Call::Append, Fault::Late, 1);
+    let error = producer
+        .send(next(&mut consumer).await.into_message())
+        .await
+        .unwrap_err();
+    assert!(error.in_doubt());
+    drop(producer);
+    let mut producer = world.flow.producer("out").await.unwrap();
+    producer
+        .send(next(&mut consumer).await.into_message())
+        .await
+        .unwrap();
+    let waiting = tokio::spawn(async move {
+        let again = next(&mut consumer).await;
+        producer.send(again.into_message()).await.unwrap();
+        consumer
+    });
+    world.pass(after * 2).await;
+    let _consumer = soon("the message again", waiting).await.unwrap();
+    world.faulty.heal();
+    quiet().await;
+    let mut bodies = world.bodies("out").await;
+    bodies.sort();
+    assert_eq!(bodies, ["0", "1"]);
+}
+
+/// A batch in doubt is given back after so many appends that the storage has forgotten its id.
+#[tokio::test]
+async fn a_batch_in_doubt_is_not_doubled_however_late_it_is_given_back() {
+    let world = world().await;
+    let mut producer = world.flow.producer("orders").await.unwrap();
+    world.faulty.times(Call::Append, Fault::Lose, 1);
+    let mut error = producer
+        .append(flowstream::Message::new("once"))
+        .await
+        .unwrap_err();
+    let batch = error.take_unsent().unwrap();
+    assert!(batch.in_doubt());
+    for _ in 0..5000 {
+        producer
+            .append(flowstream::Message::new("other"))
+            .await
+            .unwrap();
+    }
+    // An error that says that nobody knows would do as well.
+    let _ = producer.append(batch).await;
+    let bodies = world.bodies("orders").await;
+    assert_eq!(bodies.iter().filter(|body| *body == "once").count(), 1);
+}
+
+/// An error that nobody was told belongs to messages that were taken back.
+#[tokio::test]
+async fn what_was_taken_back_leaves_no_error_behind() {
+    let world = world().await;
+    let mut producer = world
+        .flow
+        .producer("orders")
+        .batch_messages(1)
+        .await
+        .unwrap();
+    world.faulty.set(Call::Append, Fault::Fail);
+    producer.feed("one".into()).await.unwrap();
+    producer.feed("two".into()).await.unwrap();
+    let ready = std::future::poll_fn(|cx| producer.poll_ready_unpin(cx));
+    soon("ready", ready).await.unwrap();
+    assert_eq!(producer.take_unsent().len(), 2);
+    world.faulty.heal();
+    producer.send("three".into()).await.unwrap();
+    assert_eq!(world.bodies("orders").await, ["three"]);
+}
+
+/// `Closed` is the last status: whoever waits for another one waits for ever.
+#[tokio::test]
+async fn waiting_for_a_status_ends_with_the_consumer() {
+    let world = world().await;
+    let consumer = world.flow.consumer("orders", "billing").await.unwrap();
+    let control = consumer.control();
+    control.shutdown().await;
+    let status = soon(
+        "the status",
+        control.wait_for(flowstream::Status::is_active),
+    )
+    .await;
+    assert_eq!(status, flowstream::Status::Closed);
+}
+
+/// The cancellation matrix, strictly: however early it goes, it leaves no lease behind.
+#[tokio::test]
+async fn a_consumer_that_is_dropped_at_any_poll_hands_over_at_once() {
+    let mut late = Vec::new();
+    for polls in 0..30 {
+        let world = world().await;
+        world.fill("orders", 1).await;
+        world.faulty.hesitate(3);
+        let mut consumer = world.flow.consumer("orders", "billing").await.unwrap();
+        drop(poll_at_most(polls, consumer.next()).await);
+        let stopped = consumer.control().shutdown();
+        drop(consumer);
+        soon("the shutdown", stopped).await;
+        let mut successor = world.flow.consumer("orders", "billing").await.unwrap();
+        if poll_at_most(200, successor.next()).await.is_none() {
+            late.push(polls);
+        }
+    }
+    assert!(
+        late.is_empty(),
+        "no hand-over after so many polls: {late:?}"
+    );
+}
+
+/// The owner has handled everything, but its commits do not get through: a standby takes over, and
+/// the owner still shows as active.
+#[tokio::test]
+async fn an_owner_whose_commits_do_not_get_through_lapses_before_a_standby_claims() {
+    let world = world().await;
+    world.fill("orders", 1).await;
+    let cut = Faulty::new(world.faulty.inner().clone());
+    let flow = open(&cut, &world.clock, |options| options);
+    let mut owner = flow
+        .consumer("orders", "billing")
+        .lease(LEASE)
+        .await
+        .unwrap();
+    let mut standby = world
+        .flow
+        .consumer("orders", "billing")
+        .lease(LEASE)
+        .await
+        .unwrap();
+    let delivery = next(&mut owner).await;
+    let (first, second) = (owner.control(), standby.control());
+    let mut coming = Box::pin(standby.next());
+    assert!(stays_pending(&mut coming).await);
+    cut.set_all(Fault::Fail);
+    delivery.ack();
+    for _ in 0..300 {
+        world.pass_in(LEASE / 100, 1).await;
+        if second.status().is_active() {
+            assert!(!first.status().is_active(), "two at once");
+            return;
+        }
+    }
+    panic!("nobody took over");
+}
+
+/// A message that was dropped at the end of the log may still be committed through by a later one,
+/// so it comes again only once a later one is committed by itself.
+#[tokio::test]
+async fn the_last_message_that_was_dropped_comes_again_once_a_later_one_is_done() {
+    let world = world().await;
+    world.fill("orders", 1).await;
+    let after = Duration::from_secs(5);
+    let mut consumer = world
+        .flow
+        .consumer("orders", "billing")
+        .redeliver_after(after)
+        .await
+        .unwrap();
+    drop(next(&mut consumer).await);
+    world.pass_in(after * 4, 10).await;
+    assert!(consumer.next().now_or_never().is_none());
+    world.fill("orders", 1).await;
+    next(&mut consumer).await.ack();
+    let waiting = tokio::spawn(async move { next(&mut consumer).await.attempt() });
+    world.pass_in(after * 4, 10).await;
+    assert_eq!(soon("the message again", waiting).await.unwrap(), 2);
+}
+
+/// A message waits to be delivered again when a `commit_through` of a later one says that it is
+/// done: it still comes.
+#[tokio::test]
+async fn what_was_committed_through_while_it_waits_to_come_again_does_not_come() {
+    let world = world().await;
+    world.fill("orders", 3).await;
+    let after = Duration::from_secs(5);
+    let build = world
+        .flow
+        .consumer("orders", "billing")
+        .redeliver_after(after);
+    let mut consumer = build.await.unwrap();
+    drop(next(&mut consumer).await);
+    let second = next(&mut consumer).await;
+    next(&mut consumer).await.commit().await.unwrap();
+    // Nobody polls: the first waits in the slot.
+    world.pass(after * 2).await;
+    second.commit_through().await.unwrap();
+    assert_eq!(world.position("orders", "billing").await, 3);
+    assert_eq!(take_all(&mut consumer, drop).await, 0);
+}

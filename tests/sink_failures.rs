@@ -1,0 +1,229 @@
+//! What a producer keeps, reports and gives back when the storage fails.
+
+mod support;
+
+use std::time::Duration;
+
+use flowstream::{ErrorKind, Message};
+use futures::SinkExt;
+use support::*;
+use tokio_test::task::spawn;
+use tokio_test::{assert_pending, assert_ready, assert_ready_ok};
+
+#[tokio::test]
+async fn an_invalid_message_comes_back_and_nothing_is_written() {
+    let world = world_with(|options| options.max_message_bytes(10)).await;
+    let mut producer = world.flow.producer("orders").await.unwrap();
+    producer.feed("before".into()).await.unwrap();
+    let mut error = producer.send("x".repeat(11).into()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert!(!error.in_doubt());
+    let batch = error.take_unsent().unwrap();
+    assert_eq!(batch.messages()[0].body().len(), 11);
+    assert!(error.take_unsent().is_none());
+    let mut error = producer.append(batch).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    assert_eq!(error.take_unsent().unwrap().len(), 1);
+    assert_eq!(world.faulty.count(Call::Append), 0);
+    producer.send("after".into()).await.unwrap();
+    assert_eq!(world.bodies("orders").await, ["before", "after"]);
+}
+
+#[tokio::test]
+async fn each_budget_is_reported_once_and_the_next_poll_starts_another() {
+    let budget = Duration::from_secs(10);
+    let world = world_with(|options| options.retry_for(budget)).await;
+    let mut sink = spawn(world.flow.producer("orders").await.unwrap());
+    world.faulty.set(Call::Append, Fault::Fail);
+    sink.enter(|_, sink| futures::Sink::start_send(sink, "0".into()))
+        .unwrap();
+    for round in 0..3 {
+        assert_pending!(sink.enter(|cx, sink| futures::Sink::poll_flush(sink, cx)));
+        quiet().await;
+        assert!(!sink.is_woken(), "round {round}");
+        let before = world.faulty.count(Call::Append);
+        world.pass_in(budget, 100).await;
+        assert!(sink.is_woken());
+        assert!(
+            world.faulty.count(Call::Append) > before + 3,
+            "it was tried again"
+        );
+        let error = assert_ready!(sink.enter(|cx, sink| futures::Sink::poll_flush(sink, cx)));
+        assert!(error.unwrap_err().is_transient());
+        let calls = world.faulty.count(Call::Append);
+        world.pass_in(budget, 10).await;
+        assert_eq!(
+            world.faulty.count(Call::Append),
+            calls,
+            "nobody polls: nothing is tried"
+        );
+    }
+    assert_pending!(sink.enter(|cx, sink| futures::Sink::poll_flush(sink, cx)));
+    world.faulty.heal();
+    world.pass(Duration::from_secs(1)).await;
+    assert_ready_ok!(sink.enter(|cx, sink| futures::Sink::poll_flush(sink, cx)));
+    assert_eq!(world.bodies("orders").await, ["0"]);
+}
+
+#[tokio::test]
+async fn what_failed_is_given_back_in_order() {
+    for (fault, in_doubt) in [(Fault::Fail, false), (Fault::Doubt, true)] {
+        let world = world().await;
+        let mut producer = world
+            .flow
+            .producer("orders")
+            .batch_messages(2)
+            .await
+            .unwrap();
+        world.faulty.set(Call::Append, fault);
+        for body in numbers(5) {
+            // The message is taken, whatever this says.
+            let _ = producer.feed(body.into()).await;
+        }
+        let batches = producer.take_unsent();
+        let doubts: Vec<bool> = batches.iter().map(|batch| batch.in_doubt()).collect();
+        assert_eq!(doubts, [in_doubt, false]);
+        let bodies = batches.iter().flat_map(|batch| batch.messages()).map(text);
+        assert_eq!(bodies.collect::<Vec<_>>(), numbers(5));
+        assert!(producer.take_unsent().is_empty());
+        world.faulty.heal();
+        for batch in batches {
+            producer.append(batch).await.unwrap();
+        }
+        assert_eq!(world.bodies("orders").await, numbers(5));
+    }
+}
+
+/// Whether the first attempt landed, did not, or lands later.
+const DOUBTS: [Fault; 3] = [Fault::Lose, Fault::Doubt, Fault::Late];
+
+#[tokio::test]
+async fn a_batch_in_doubt_is_never_doubled_by_append() {
+    for fault in DOUBTS {
+        let world = world().await;
+        let mut producer = world.flow.producer("orders").await.unwrap();
+        world.faulty.times(Call::Append, fault, 1);
+        let batch = [Message::new("0"), Message::new("1")];
+        let mut error = producer.append(batch).await.unwrap_err();
+        assert!(error.in_doubt() && error.is_transient());
+        let batch = error.take_unsent().unwrap();
+        assert!(batch.in_doubt());
+        // Others write meanwhile, and finding out fails once as well.
+        producer.append(Message::new("other")).await.unwrap();
+        world.faulty.times(Call::Settle, Fault::Lose, 1);
+        let mut error = producer.append(batch).await.unwrap_err();
+        assert!(error.in_doubt());
+        let batch = error.take_unsent().unwrap();
+        assert!(batch.in_doubt());
+        let appended = producer.append(batch).await.unwrap();
+        world.faulty.heal();
+        quiet().await;
+        let offsets = appended.offsets()[0].offsets.clone();
+        let bodies = world.bodies("orders").await;
+        assert_eq!(bodies.len(), 3, "{fault:?}: {bodies:?}");
+        assert_eq!(
+            bodies[offsets.start as usize..offsets.end as usize],
+            ["0", "1"]
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_batch_in_doubt_is_never_doubled_by_the_sink() {
+    for fault in DOUBTS {
+        let world = world().await;
+        let mut producer = world.flow.producer("orders").await.unwrap();
+        world.faulty.times(Call::Append, fault, 1);
+        assert!(producer.send("0".into()).await.unwrap_err().in_doubt());
+        producer.feed("1".into()).await.unwrap();
+        producer.flush().await.unwrap();
+        world.faulty.heal();
+        quiet().await;
+        assert_eq!(world.bodies("orders").await, ["0", "1"], "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_lost_answer_within_the_budget_is_settled_inside() {
+    for fault in [Fault::Lose, Fault::Doubt, Fault::Fail] {
+        let world = world_with(|options| options).await;
+        let mut producer = world.flow.producer("orders").await.unwrap();
+        world.faulty.times(Call::Append, fault, 3);
+        let sending = tokio::spawn(async move { producer.send("0".into()).await });
+        quiet().await;
+        world.pass(Duration::from_secs(1)).await;
+        soon("the send", sending).await.unwrap().unwrap();
+        assert_eq!(world.bodies("orders").await, ["0"], "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn many_producers_in_one_doubtful_write_are_each_settled() {
+    for fault in DOUBTS {
+        let world = world().await;
+        let producer = world.flow.producer("orders").await.unwrap();
+        // The first occupies the storage, so that the others share the next write.
+        world.faulty.times(Call::Append, Fault::Hold, 1);
+        let mut first = producer.clone();
+        let first = tokio::spawn(async move { first.send("first".into()).await });
+        eventually("the first", || world.faulty.held() == 1).await;
+        let others: Vec<_> = numbers(20)
+            .into_iter()
+            .map(|body| {
+                let mut producer = producer.clone();
+                tokio::spawn(async move {
+                    let error = producer.send(body.into()).await.unwrap_err();
+                    assert!(error.in_doubt());
+                    producer.flush().await.unwrap();
+                })
+            })
+            .collect();
+        quiet().await;
+        world.faulty.times(Call::Append, fault, 1);
+        world.faulty.let_go();
+        first.await.unwrap().unwrap();
+        for other in others {
+            soon("the send", other).await.unwrap();
+        }
+        world.faulty.heal();
+        quiet().await;
+        let mut bodies = world.bodies("orders").await;
+        bodies.sort_by_key(|body| body.parse().unwrap_or(0));
+        assert_eq!(bodies.len(), 21, "{fault:?}");
+        bodies.retain(|body| body != "first");
+        assert_eq!(bodies, numbers(20));
+    }
+}
+
+#[tokio::test]
+async fn an_error_that_is_not_transient_is_reported_at_once_and_keeps_the_messages() {
+    let world = world_with(|options| options).await;
+    let mut producer = world.flow.producer("orders").await.unwrap();
+    world
+        .faulty
+        .times(Call::Append, Fault::Break(ErrorKind::Data), 1);
+    let error = producer.send("0".into()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Data);
+    producer.send("1".into()).await.unwrap();
+    assert_eq!(world.bodies("orders").await, ["0", "1"]);
+}
+
+#[tokio::test]
+async fn what_is_in_flight_when_the_producer_goes_is_written_and_what_fills_is_not() {
+    let world = world().await;
+    world.faulty.set(Call::Append, Fault::Hold);
+    let mut producer = world
+        .flow
+        .producer("orders")
+        .batch_messages(2)
+        .await
+        .unwrap();
+    for body in numbers(3) {
+        producer.feed(body.into()).await.unwrap();
+    }
+    drop(producer);
+    eventually("the write", || world.faulty.held() == 1).await;
+    world.faulty.heal();
+    quiet().await;
+    assert_eq!(world.bodies("orders").await, ["0", "1"]);
+}

@@ -1,0 +1,378 @@
+//! A storage that fails, hesitates and loses answers as it is told.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use flowstream::storage::{
+    Append, Appended, Claim, Fetched, Group, GroupState, Id, Lease, Name, Notification, Partition,
+    Progress, Ranges, Read, Start, Storage, StreamSettings,
+};
+use flowstream::{Error, ErrorKind, Result};
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use tokio::sync::watch;
+
+/// The calls of a storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Call {
+    CreateStream,
+    Append,
+    Settle,
+    Read,
+    Bounds,
+    CreateGroup,
+    Observe,
+    Claim,
+    Commit,
+    Release,
+    Trim,
+    Close,
+}
+
+/// All that a pipeline uses.
+pub(crate) const ALL: [Call; 12] = [
+    Call::CreateStream,
+    Call::Append,
+    Call::Settle,
+    Call::Read,
+    Call::Bounds,
+    Call::CreateGroup,
+    Call::Observe,
+    Call::Claim,
+    Call::Commit,
+    Call::Release,
+    Call::Trim,
+    Call::Close,
+];
+
+/// How a call behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Unavailable; nothing was applied.
+    Fail,
+    /// Applied, and Unavailable in doubt.
+    Lose,
+    /// Unavailable in doubt; nothing was applied.
+    Doubt,
+    /// Applied when it is let go, and answered then.
+    Hold,
+    /// Unavailable in doubt at once; applied when it is let go.
+    Late,
+    /// An error of this kind; nothing was applied.
+    Break(ErrorKind),
+}
+
+/// Wraps a storage. Clones share everything.
+#[derive(Clone)]
+pub(crate) struct Faulty(Arc<Shared>);
+
+struct Shared {
+    inner: Arc<dyn Storage>,
+    plans: Mutex<HashMap<Call, Plan>>,
+    counts: Mutex<HashMap<Call, usize>>,
+    /// Pending so many times before and after each call.
+    yields: AtomicUsize,
+    /// Grows each time that what is held is let go.
+    gate: watch::Sender<u64>,
+    held: AtomicUsize,
+}
+
+struct Plan {
+    fault: Fault,
+    /// So many calls pass first.
+    after: usize,
+    /// For so many calls; for ever otherwise.
+    times: Option<usize>,
+}
+
+impl Faulty {
+    pub(crate) fn new(inner: Arc<dyn Storage>) -> Self {
+        Self(Arc::new(Shared {
+            inner,
+            plans: Mutex::default(),
+            counts: Mutex::default(),
+            yields: AtomicUsize::new(0),
+            gate: watch::Sender::new(0),
+            held: AtomicUsize::new(0),
+        }))
+    }
+
+    /// The storage inside, which never fails.
+    pub(crate) fn inner(&self) -> &Arc<dyn Storage> {
+        &self.0.inner
+    }
+
+    pub(crate) fn set(&self, call: Call, fault: Fault) {
+        self.plan(call, fault, 0, None);
+    }
+
+    pub(crate) fn times(&self, call: Call, fault: Fault, times: usize) {
+        self.plan(call, fault, 0, Some(times));
+    }
+
+    pub(crate) fn after(&self, call: Call, after: usize, fault: Fault, times: usize) {
+        self.plan(call, fault, after, Some(times));
+    }
+
+    pub(crate) fn set_all(&self, fault: Fault) {
+        for call in ALL {
+            self.set(call, fault);
+        }
+    }
+
+    fn plan(&self, call: Call, fault: Fault, after: usize, times: Option<usize>) {
+        let plan = Plan {
+            fault,
+            after,
+            times,
+        };
+        self.0.plans.lock().unwrap().insert(call, plan);
+    }
+
+    /// From now on this call works; what is held stays held.
+    pub(crate) fn clear(&self, call: Call) {
+        self.0.plans.lock().unwrap().remove(&call);
+    }
+
+    /// From now on everything works, and what is held goes on.
+    pub(crate) fn heal(&self) {
+        self.0.plans.lock().unwrap().clear();
+        self.let_go();
+    }
+
+    /// What is held goes on; the plans stay.
+    pub(crate) fn let_go(&self) {
+        self.0.gate.send_modify(|gate| *gate += 1);
+    }
+
+    /// The number of calls that are held now.
+    pub(crate) fn held(&self) -> usize {
+        self.0.held.load(Ordering::SeqCst)
+    }
+
+    /// Makes each call Pending so many times before and after its work.
+    pub(crate) fn hesitate(&self, yields: usize) {
+        self.0.yields.store(yields, Ordering::SeqCst);
+    }
+
+    /// How often this was called.
+    pub(crate) fn count(&self, call: Call) -> usize {
+        *self.0.counts.lock().unwrap().get(&call).unwrap_or(&0)
+    }
+
+    /// How often anything was called.
+    pub(crate) fn total(&self) -> usize {
+        self.0.counts.lock().unwrap().values().sum()
+    }
+
+    /// How often something was called that writes.
+    pub(crate) fn writes(&self) -> usize {
+        let writes = [Call::Append, Call::Claim, Call::Commit, Call::Release];
+        writes.into_iter().map(|call| self.count(call)).sum()
+    }
+
+    fn call<T: Send + 'static>(
+        &self,
+        call: Call,
+        work: impl FnOnce(Arc<dyn Storage>) -> BoxFuture<'static, Result<T>> + Send + 'static,
+    ) -> BoxFuture<'_, Result<T>> {
+        Box::pin(async move {
+            let (shared, inner) = (self.0.clone(), self.0.inner.clone());
+            let yields = shared.yields.load(Ordering::SeqCst);
+            match shared.begin(call) {
+                None if yields == 0 => work(inner).await,
+                None => {
+                    finish(tokio::spawn(async move {
+                        hesitate(yields).await;
+                        let result = work(inner).await;
+                        hesitate(yields).await;
+                        result
+                    }))
+                    .await
+                }
+                Some(Fault::Fail) => Err(unavailable(call)),
+                Some(Fault::Doubt) => Err(unavailable(call).with_doubt()),
+                Some(Fault::Break(kind)) => Err(Error::new(kind, format!("{call:?} is broken"))),
+                Some(Fault::Lose) => {
+                    work(inner).await?;
+                    Err(unavailable(call).with_doubt())
+                }
+                Some(Fault::Hold) => {
+                    finish(tokio::spawn(async move {
+                        shared.hold().await;
+                        work(inner).await
+                    }))
+                    .await
+                }
+                Some(Fault::Late) => {
+                    tokio::spawn(async move {
+                        shared.hold().await;
+                        work(inner).await
+                    });
+                    Err(unavailable(call).with_doubt())
+                }
+            }
+        })
+    }
+}
+
+impl Shared {
+    fn begin(&self, call: Call) -> Option<Fault> {
+        *self.counts.lock().unwrap().entry(call).or_default() += 1;
+        let mut plans = self.plans.lock().unwrap();
+        let plan = plans.get_mut(&call)?;
+        if plan.after > 0 {
+            plan.after -= 1;
+            return None;
+        }
+        let fault = plan.fault;
+        if let Some(times) = &mut plan.times {
+            *times = times.saturating_sub(1);
+            if *times == 0 {
+                plans.remove(&call);
+            }
+        }
+        Some(fault)
+    }
+
+    async fn hold(&self) {
+        self.held.fetch_add(1, Ordering::SeqCst);
+        let mut gate = self.gate.subscribe();
+        let now = *gate.borrow();
+        let _ = gate.wait_for(|gate| *gate > now).await;
+        self.held.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+async fn hesitate(times: usize) {
+    for _ in 0..times {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The work belongs to a task, so it runs to its end even if nobody waits for it.
+async fn finish<T>(task: tokio::task::JoinHandle<Result<T>>) -> Result<T> {
+    let ended = |_| {
+        Err(Error::new(
+            ErrorKind::Closed,
+            "the runtime of this call has ended",
+        ))
+    };
+    task.await.unwrap_or_else(ended)
+}
+
+fn unavailable(call: Call) -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        format!("{call:?} fails as it was told"),
+    )
+}
+
+impl fmt::Debug for Faulty {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Faulty").field(&self.0.inner).finish()
+    }
+}
+
+impl Storage for Faulty {
+    fn create_stream<'a>(
+        &'a self,
+        stream: &'a Name,
+        partitions: Option<u32>,
+    ) -> BoxFuture<'a, Result<StreamSettings>> {
+        let stream = stream.clone();
+        self.call(Call::CreateStream, move |it| {
+            Box::pin(async move { it.create_stream(&stream, partitions).await })
+        })
+    }
+
+    fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<Appended>> {
+        self.call(Call::Append, |it| {
+            Box::pin(async move { it.append(append).await })
+        })
+    }
+
+    fn settle<'a>(
+        &'a self,
+        id: Id,
+        partitions: &'a [Partition],
+    ) -> BoxFuture<'a, Result<Option<Vec<u64>>>> {
+        let partitions = partitions.to_vec();
+        self.call(Call::Settle, move |it| {
+            Box::pin(async move { it.settle(id, &partitions).await })
+        })
+    }
+
+    fn read(&self, read: Read) -> BoxFuture<'_, Result<Fetched>> {
+        self.call(Call::Read, |it| {
+            Box::pin(async move { it.read(read).await })
+        })
+    }
+
+    fn bounds<'a>(&'a self, partitions: &'a [Partition]) -> BoxFuture<'a, Result<Vec<Range<u64>>>> {
+        let partitions = partitions.to_vec();
+        self.call(Call::Bounds, move |it| {
+            Box::pin(async move { it.bounds(&partitions).await })
+        })
+    }
+
+    fn create_group<'a>(&'a self, group: &'a Group, start: Start) -> BoxFuture<'a, Result<()>> {
+        let group = group.clone();
+        self.call(Call::CreateGroup, move |it| {
+            Box::pin(async move { it.create_group(&group, start).await })
+        })
+    }
+
+    fn observe<'a>(
+        &'a self,
+        groups: &'a [Group],
+    ) -> BoxFuture<'a, Result<Vec<Option<GroupState>>>> {
+        let groups = groups.to_vec();
+        self.call(Call::Observe, move |it| {
+            Box::pin(async move { it.observe(&groups).await })
+        })
+    }
+
+    fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<GroupState>> {
+        self.call(Call::Claim, |it| {
+            Box::pin(async move { it.claim(claim).await })
+        })
+    }
+
+    fn commit<'a>(&'a self, lease: &'a Lease, done: &'a Ranges) -> BoxFuture<'a, Result<Progress>> {
+        let (lease, done) = (lease.clone(), done.clone());
+        self.call(Call::Commit, move |it| {
+            Box::pin(async move { it.commit(&lease, &done).await })
+        })
+    }
+
+    fn release<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<()>> {
+        let lease = lease.clone();
+        self.call(Call::Release, move |it| {
+            Box::pin(async move { it.release(&lease).await })
+        })
+    }
+
+    fn trim<'a>(&'a self, partition: &'a Partition, before: u64) -> BoxFuture<'a, Result<u64>> {
+        let partition = partition.clone();
+        self.call(Call::Trim, move |it| {
+            Box::pin(async move { it.trim(&partition, before).await })
+        })
+    }
+
+    fn notifications(&self) -> BoxStream<'static, Notification> {
+        self.0.inner.notifications()
+    }
+
+    fn poll_interval(&self) -> Option<Duration> {
+        self.0.inner.poll_interval()
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<()>> {
+        self.call(Call::Close, |it| Box::pin(async move { it.close().await }))
+    }
+}
