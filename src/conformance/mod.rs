@@ -83,6 +83,8 @@ mod concurrency;
 mod contention;
 mod dropping;
 mod fencing;
+mod flow;
+mod generator;
 mod groups;
 mod ids;
 mod leases;
@@ -95,6 +97,11 @@ mod reading;
 mod streams;
 mod support;
 mod trim;
+
+use flow::{
+    abandoned, commits, consuming, cut_off, handover, holding, holes, producing, relay, restarts,
+    routing, storm, torn, waking,
+};
 
 /// One storage under test. It is empty at the start, and no other check uses it.
 pub trait Harness: Send + Sync + 'static {
@@ -295,6 +302,89 @@ macro_rules! __conformance {
 
             random::random_calls_do_what_the_contract_says,
             random::random_calls_with_restarts_do_what_the_contract_says,
+
+            producing::what_was_flushed_is_in_the_log,
+            producing::a_full_buffer_leaves_without_a_flush,
+            producing::an_append_tells_its_offsets,
+            producing::an_append_over_several_streams_is_one,
+            producing::a_message_over_the_limit_comes_back,
+            producing::a_closed_producer_says_so,
+            producing::clones_write_each_message_once,
+
+            routing::a_key_stays_in_its_partition,
+            routing::messages_without_a_key_are_written_once,
+            routing::a_message_goes_to_its_own_stream,
+            routing::a_delivery_is_as_it_was_sent,
+
+            consuming::each_group_gets_each_message,
+            consuming::a_new_group_begins_as_its_consumer_says,
+            consuming::messages_that_come_meanwhile_are_seen,
+            consuming::a_small_prefetch_skips_nothing,
+            consuming::a_consumer_gets_all_partitions,
+            consuming::what_was_trimmed_is_told_once,
+            consuming::a_stream_ends_with_its_shutdown,
+
+            waking::a_waiting_consumer_is_woken,
+            waking::a_waiting_standby_is_woken,
+            waking::the_end_of_a_runtime_stops_nobody_else,
+
+            handover::one_consumer_of_a_group_gets_all,
+            handover::a_shutdown_hands_over_at_once,
+            handover::a_drop_hands_over_at_once,
+            handover::a_standby_that_leaves_disturbs_nobody,
+            handover::a_consumer_that_leaves_early_blocks_nobody,
+            handover::a_shutdown_waits_for_what_is_held,
+            handover::a_shutdown_waits_no_longer_than_it_may,
+            handover::partitions_are_handed_over,
+
+            restarts::what_was_sent_outlives_a_restart,
+            restarts::a_group_goes_on_after_a_restart,
+            restarts::a_group_goes_on_after_a_death,
+            restarts::a_relay_goes_on_after_a_restart,
+
+            commits::commits_in_any_order_are_kept,
+            commits::a_commit_through_takes_all_before,
+            commits::an_ack_is_written_soon,
+            commits::concurrent_commits_are_all_kept,
+            commits::a_commit_outlives_its_consumer,
+            commits::a_commit_that_was_polled_once_is_written,
+
+            holes::a_dropped_message_comes_again,
+            holes::a_message_that_comes_again_says_so,
+            holes::holes_stop_no_group,
+            holes::a_pause_ends_with_its_lease,
+
+            holding::an_idle_group_writes_nothing,
+            holding::a_lease_is_renewed_for_what_is_held,
+            holding::steady_commits_need_no_renewals,
+            holding::a_stuck_pipeline_gives_its_lease_up,
+            holding::one_that_waits_is_not_stuck,
+            holding::a_fenced_consumer_stands_by_again,
+
+            cut_off::an_owner_that_is_cut_off_is_replaced,
+            cut_off::a_cut_that_ends_in_time_changes_nothing,
+            cut_off::a_cut_off_relay_writes_nothing_late,
+
+            relay::a_relayed_message_is_written_once,
+            relay::a_relayed_message_is_as_it_was,
+            relay::many_inputs_may_become_one_output,
+            relay::one_input_may_become_many_outputs,
+            relay::what_was_fenced_is_not_relayed,
+            relay::between_storages_nothing_is_lost,
+
+            torn::a_torn_relay_writes_each_message_once,
+            torn::a_torn_relay_to_another_storage_loses_nothing,
+            torn::a_torn_consumer_leaves_what_is_not_done,
+
+            abandoned::a_dropped_send_is_taken_or_not,
+            abandoned::a_dropped_append_of_many_is_one,
+            abandoned::a_dropped_next_loses_nothing,
+            abandoned::a_dropped_builder_blocks_nobody,
+            abandoned::a_dropped_shutdown_goes_on,
+            abandoned::dropped_questions_leave_nothing_behind,
+
+            storm::a_storm_of_consumers_does_each_message,
+            storm::a_storm_with_leases_that_run_out_ends,
         }
     };
     (list [] $($area:ident :: $check:ident),* $(,)?) => {

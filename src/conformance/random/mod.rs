@@ -3,16 +3,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use generator::Random;
 
 use super::Harness;
 use super::build::name;
+use super::generator::Random;
 use super::model::Model;
 use super::support::Subject;
 use crate::storage::{Append, Group, Lease, Partition, Start};
 
 mod calls;
-mod generator;
 
 const SEEDS: std::ops::Range<u64> = 0..6;
 const STEPS: u32 = 300;

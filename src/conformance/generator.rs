@@ -1,4 +1,4 @@
-//! Where the random calls come from.
+//! Where random calls come from.
 
 use bytes::Bytes;
 

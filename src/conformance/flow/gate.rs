@@ -1,0 +1,80 @@
+//! A storage that can be cut off, as by a network, or by a process that stands still.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_core::future::BoxFuture;
+use futures_core::stream::BoxStream;
+use tokio::sync::watch;
+
+use crate::error::Result;
+use crate::storage::{
+    Append, Appended, Claim, Fetched, Group, GroupState, Id, Lease, Name, Notification, Partition,
+    Progress, Ranges, Read, Start, Storage, StreamSettings,
+};
+
+/// While it is shut, calls wait.
+#[derive(Debug)]
+pub(super) struct Gate {
+    inner: Arc<dyn Storage>,
+    open: watch::Sender<bool>,
+}
+
+impl Gate {
+    pub(super) fn new(inner: Arc<dyn Storage>) -> Self {
+        let open = watch::Sender::new(true);
+        Self { inner, open }
+    }
+
+    pub(super) fn shut(&self) {
+        self.open.send_replace(false);
+    }
+
+    pub(super) fn open(&self) {
+        self.open.send_replace(true);
+    }
+
+    async fn pass(&self) {
+        let mut open = self.open.subscribe();
+        // The sender is here: it cannot be gone.
+        let _ = open.wait_for(|open| *open).await;
+    }
+}
+
+/// Each call, behind the gate.
+macro_rules! gated {
+    ($(fn $call:ident<'a>($($arg:ident: $type:ty),*) -> $answer:ty;)*) => { $(
+        fn $call<'a>(&'a self, $($arg: $type),*) -> BoxFuture<'a, Result<$answer>> {
+            Box::pin(async move {
+                self.pass().await;
+                self.inner.$call($($arg),*).await
+            })
+        }
+    )* };
+}
+
+impl Storage for Gate {
+    gated! {
+        fn create_stream<'a>(stream: &'a Name, partitions: Option<u32>) -> StreamSettings;
+        fn append<'a>(append: Arc<Append>) -> Appended;
+        fn settle<'a>(id: Id, partitions: &'a [Partition]) -> Option<Vec<u64>>;
+        fn read<'a>(read: Read) -> Fetched;
+        fn bounds<'a>(partitions: &'a [Partition]) -> Vec<Range<u64>>;
+        fn create_group<'a>(group: &'a Group, start: Start) -> ();
+        fn observe<'a>(groups: &'a [Group]) -> Vec<Option<GroupState>>;
+        fn claim<'a>(claim: Claim) -> GroupState;
+        fn commit<'a>(lease: &'a Lease, done: &'a Ranges) -> Progress;
+        fn release<'a>(lease: &'a Lease) -> ();
+        fn trim<'a>(partition: &'a Partition, before: u64) -> u64;
+        fn close<'a>() -> ();
+    }
+
+    fn notifications(&self) -> BoxStream<'static, Notification> {
+        self.inner.notifications()
+    }
+
+    fn poll_interval(&self) -> Option<Duration> {
+        self.inner.poll_interval()
+    }
+}

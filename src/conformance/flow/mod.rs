@@ -1,0 +1,19 @@
+//! The same promises as a user meets them: producers, consumers, commits and pipelines.
+
+pub(super) mod abandoned;
+pub(super) mod commits;
+pub(super) mod consuming;
+pub(super) mod cut_off;
+mod gate;
+pub(super) mod handover;
+pub(super) mod holding;
+pub(super) mod holes;
+pub(super) mod producing;
+pub(super) mod relay;
+pub(super) mod restarts;
+mod rig;
+pub(super) mod routing;
+mod sink;
+pub(super) mod storm;
+pub(super) mod torn;
+pub(super) mod waking;
