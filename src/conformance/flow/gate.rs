@@ -1,5 +1,5 @@
-//! A storage that can be cut off, as by a network, or by a process that stands still.
-//! Or that can lose answers, as by a connection that breaks.
+//! A storage that can be cut off, as by a network or by a process that stands still, and that can
+//! lose answers, as a connection that breaks.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::storage::{
     Progress, Ranges, Read, Start, Storage, StreamSettings,
 };
 
-/// While it is shut, calls wait.
+/// While it is shut, calls wait. Behind it the storage does all that it is asked.
 #[derive(Debug)]
 pub(super) struct Gate {
     inner: Arc<dyn Storage>,
@@ -56,8 +56,9 @@ impl Gate {
     }
 
     fn answer<T>(&self, answer: Result<T>) -> Result<T> {
+        let call = self.calls.fetch_add(1, Ordering::Relaxed);
         let loses = self.loses.load(Ordering::Relaxed);
-        if loses == 0 || self.calls.fetch_add(1, Ordering::Relaxed) % loses > 0 {
+        if loses == 0 || !call.is_multiple_of(loses) {
             return answer;
         }
         Err(Error::new(ErrorKind::Unavailable, "the answer got lost").with_doubt())
