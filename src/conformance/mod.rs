@@ -99,8 +99,8 @@ mod support;
 mod trim;
 
 use flow::{
-    abandoned, commits, consuming, cut_off, handover, holding, holes, producing, relay, restarts,
-    routing, storm, torn, waking,
+    abandoned, commits, consuming, cut_off, handover, holding, holes, lost, producing, relay,
+    restarts, routing, storm, torn, waking,
 };
 
 /// One storage under test. It is empty at the start, and no other check uses it.
@@ -364,6 +364,11 @@ macro_rules! __conformance {
             cut_off::an_owner_that_is_cut_off_is_replaced,
             cut_off::a_cut_that_ends_in_time_changes_nothing,
             cut_off::a_cut_off_relay_writes_nothing_late,
+
+            lost::what_is_sent_again_is_written_once,
+            lost::what_is_in_doubt_is_written_once,
+            lost::a_group_goes_on_where_answers_get_lost,
+            lost::a_relay_where_answers_get_lost_writes_once,
 
             relay::a_relayed_message_is_written_once,
             relay::a_relayed_message_is_as_it_was,

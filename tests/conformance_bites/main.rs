@@ -117,6 +117,32 @@ const FOUND: &[(Bug, &str)] = &[
     (Bug::StopsWhenDropped, "dropped_calls_leave_no_gap"),
     (Bug::ChecksThenWrites, "concurrent_retries_write_once"),
     (Bug::StaysOpen, "a_closed_storage_says_so"),
+    // What users meet: some bugs show only there.
+    (Bug::TellsNothing, "a_waiting_consumer_is_woken"),
+    (Bug::TellsNoRelease, "a_waiting_standby_is_woken"),
+    (Bug::KeepsWhatIsReleased, "a_drop_hands_over_at_once"),
+    (Bug::CallsOwnersDead, "one_consumer_of_a_group_gets_all"),
+    (Bug::TakesOverWhatIsHeld, "one_consumer_of_a_group_gets_all"),
+    (Bug::ReadsNoEpoch, "each_group_gets_each_message"),
+    (Bug::ReadsTheFirstEpoch, "a_shutdown_hands_over_at_once"),
+    (Bug::SkipsAMessage, "a_small_prefetch_skips_nothing"),
+    (Bug::ReplacesProgress, "commits_in_any_order_are_kept"),
+    (Bug::IgnoresTheFence, "a_fenced_consumer_stands_by_again"),
+    (
+        Bug::IgnoresTheFenceOfAppends,
+        "what_was_fenced_is_not_relayed",
+    ),
+    (Bug::NamesAllAsFenced, "what_was_fenced_is_not_relayed"),
+    (
+        Bug::LosesTheCommitsOfAppends,
+        "a_relayed_message_is_written_once",
+    ),
+    (
+        Bug::RenewsWithoutWriting,
+        "a_lease_is_renewed_for_what_is_held",
+    ),
+    (Bug::SkipsAttempts, "an_owner_that_is_cut_off_is_replaced"),
+    (Bug::ResetsGroups, "a_new_group_begins_as_its_consumer_says"),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

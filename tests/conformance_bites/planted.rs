@@ -47,6 +47,12 @@ pub(crate) enum Bug {
     ReusesOffsetsAfterTrim,
     TellsNothing,
     TellsTheFirstSubscriberOnly,
+    TellsNoRelease,
+    KeepsWhatIsReleased,
+    CallsOwnersDead,
+    ReadsNoEpoch,
+    ReadsTheFirstEpoch,
+    LosesTheCommitsOfAppends,
     StopsWhenDropped,
     ChecksThenWrites,
     StaysOpen,
@@ -65,6 +71,7 @@ struct State {
     /// The offsets of what was written, oldest first.
     written: VecDeque<(Id, Vec<u64>)>,
     last_commit: HashMap<Group, Ranges>,
+    first_epoch: HashMap<Partition, u64>,
     clean_claims: HashSet<Group>,
     renamed: HashMap<Partition, u32>,
     subscribed: bool,
@@ -180,6 +187,7 @@ impl Planted {
                 std::thread::sleep(Duration::from_millis(1));
                 changed.id = Id::random();
             }
+            Bug::LosesTheCommitsOfAppends if !changed.rows.is_empty() => changed.commits.clear(),
             Bug::LooksAtLeasesFirst if !fenced.is_empty() => return Ok(Appended::Fenced(fenced)),
             Bug::IgnoresTheFenceOfAppends => {
                 for (lease, _) in &mut changed.commits {
@@ -225,6 +233,7 @@ impl Planted {
             }
             Bug::KeepsTheGeneration => state.generation = state.epoch,
             Bug::SkipsAttempts => state.attempts.clear(),
+            Bug::CallsOwnersDead => state.owner_dead = state.owner.is_some(),
             Bug::CountsAttemptsOfCleanClaims if seen.clean_claims.contains(group) => {
                 state.attempts.push((0, 1));
             }
@@ -282,8 +291,16 @@ impl Storage for Planted {
                 Bug::ReadsTooMuch => read.max_bytes = usize::MAX,
                 _ => {}
             }
-            let from = read.from;
+            let (from, partition) = (read.from, read.partition.clone());
             let mut fetched = self.inner.read(read).await?;
+            match self.bug {
+                Bug::ReadsNoEpoch => fetched.epoch = 0,
+                Bug::ReadsTheFirstEpoch => {
+                    let first = &mut self.state.lock().unwrap().first_epoch;
+                    fetched.epoch = *first.entry(partition).or_insert(fetched.epoch);
+                }
+                _ => {}
+            }
             if self.has(Bug::CutsNoBatchButBeginsLate) {
                 fetched.batches.retain(|batch| batch.base_offset >= from);
             }
@@ -401,6 +418,7 @@ impl Storage for Planted {
     fn release<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
             let lease = match self.bug {
+                Bug::KeepsWhatIsReleased => return Ok(()),
                 Bug::ReleasesForAnybody => self.current(lease).await,
                 _ => lease.clone(),
             };
@@ -439,6 +457,12 @@ impl Storage for Planted {
         let first = !std::mem::replace(&mut self.state.lock().unwrap().subscribed, true);
         match self.bug {
             Bug::TellsNothing => futures::stream::pending().boxed(),
+            Bug::TellsNoRelease => {
+                let is_append = |told: &Notification| !matches!(told, Notification::Released(_));
+                let told = self.inner.notifications();
+                told.filter(move |told| std::future::ready(is_append(told)))
+                    .boxed()
+            }
             Bug::TellsTheFirstSubscriberOnly if !first => futures::stream::pending().boxed(),
             _ => self.inner.notifications(),
         }

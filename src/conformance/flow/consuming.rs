@@ -61,7 +61,7 @@ pub(crate) async fn a_new_group_begins_as_its_consumer_says(harness: Arc<dyn Har
     // One that is there begins where it is.
     drop(consumers);
     let builder = patient(rig.consumer("orders", "group 1"));
-    let mut consumer = made(builder.start(Start::Earliest)).await;
+    let mut consumer = made(builder.start(Start::Latest)).await;
     rig.expect(&mut consumer, 7..10).await;
 }
 

@@ -1,30 +1,44 @@
-//! A storage that can be cut off, as by a network, or by a process that stands still.
+//! A storage that can be cut off, as by a network or by a process that stands still, and that can
+//! lose answers, as a connection that breaks.
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use futures_core::stream::BoxStream;
 use tokio::sync::watch;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{
     Append, Appended, Claim, Fetched, Group, GroupState, Id, Lease, Name, Notification, Partition,
     Progress, Ranges, Read, Start, Storage, StreamSettings,
 };
 
-/// While it is shut, calls wait.
+/// While it is shut, calls wait. Behind it the storage does all that it is asked.
 #[derive(Debug)]
 pub(super) struct Gate {
     inner: Arc<dyn Storage>,
     open: watch::Sender<bool>,
+    calls: AtomicU64,
+    /// One of so many answers gets lost; none if it is 0.
+    loses: AtomicU64,
 }
 
 impl Gate {
     pub(super) fn new(inner: Arc<dyn Storage>) -> Self {
-        let open = watch::Sender::new(true);
-        Self { inner, open }
+        Self {
+            inner,
+            open: watch::Sender::new(true),
+            calls: AtomicU64::new(0),
+            loses: AtomicU64::new(0),
+        }
+    }
+
+    /// From now on one of so many answers gets lost, none with 0.
+    pub(super) fn lose_one_of(&self, calls: u64) {
+        self.loses.store(calls, Ordering::Relaxed);
     }
 
     pub(super) fn shut(&self) {
@@ -40,6 +54,15 @@ impl Gate {
         // The sender is here: it cannot be gone.
         let _ = open.wait_for(|open| *open).await;
     }
+
+    fn answer<T>(&self, answer: Result<T>) -> Result<T> {
+        let call = self.calls.fetch_add(1, Ordering::Relaxed);
+        let loses = self.loses.load(Ordering::Relaxed);
+        if loses == 0 || !call.is_multiple_of(loses) {
+            return answer;
+        }
+        Err(Error::new(ErrorKind::Unavailable, "the answer got lost").with_doubt())
+    }
 }
 
 /// Each call, behind the gate.
@@ -48,7 +71,7 @@ macro_rules! gated {
         fn $call<'a>(&'a self, $($arg: $type),*) -> BoxFuture<'a, Result<$answer>> {
             Box::pin(async move {
                 self.pass().await;
-                self.inner.$call($($arg),*).await
+                self.answer(self.inner.$call($($arg),*).await)
             })
         }
     )* };

@@ -77,7 +77,7 @@ pub(crate) async fn holes_stop_no_group(harness: Arc<dyn Harness>) {
     let all = async {
         while done < MESSAGES {
             let delivery = delivered(consumer.next().await);
-            if delivery.offset() % 2 == 0 && delivery.attempt() == 1 {
+            if delivery.offset().is_multiple_of(2) && delivery.attempt() == 1 {
                 continue;
             }
             done += 1;

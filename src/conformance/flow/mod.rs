@@ -8,6 +8,7 @@ mod gate;
 pub(super) mod handover;
 pub(super) mod holding;
 pub(super) mod holes;
+pub(super) mod lost;
 pub(super) mod producing;
 pub(super) mod relay;
 pub(super) mod restarts;

@@ -61,6 +61,14 @@ impl Rig {
             .open_storage(harness.storage())
     }
 
+    /// One that tries nothing again by itself.
+    pub(super) fn hasty(&self, storage: Arc<dyn Storage>) -> Flowstream {
+        Options::new()
+            .clock(HarnessClock(self.subject.harness.clock()))
+            .retry_for(Duration::ZERO)
+            .open_storage(storage)
+    }
+
     /// Closes and opens it again; false if it does not outlive its process.
     pub(super) async fn reopen(&mut self) -> bool {
         if !self.subject.reopen().await {
