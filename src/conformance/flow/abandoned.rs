@@ -53,6 +53,7 @@ pub(crate) async fn a_dropped_send_is_taken_or_not(harness: Arc<dyn Harness>) {
 pub(crate) async fn a_dropped_append_of_many_is_one(harness: Arc<dyn Harness>) {
     let rig = Rig::new(harness);
     let mut producer = rig.makes("orders").await;
+    rig.makes("audit").await;
     let mut sure = Vec::new();
     for (number, times) in (0..POLLS).chain(0..POLLS).enumerate() {
         feed(&mut producer, number.to_string())
