@@ -111,7 +111,9 @@ impl Cluster {
             .stdout(log.try_clone().expect("a handle of the log"))
             .stderr(log);
         run_as_it_is(&mut command);
-        wait("the server starts", || self.state().as_deref() == Some("ready"));
+        wait("the server starts", || {
+            self.state().as_deref() == Some("ready")
+        });
     }
 
     /// The id of the server's main process, while it runs.
