@@ -72,7 +72,8 @@ impl Core {
         let mut states = vec![None; groups.len()];
         for row in &rows {
             let mut columns = Reader::new(row);
-            *columns.numbered(&mut states)? = Some(columns.state()?);
+            let place = columns.numbered(&mut states)?;
+            *place = Some(columns.state()?);
         }
         Ok(states)
     }

@@ -79,7 +79,8 @@ impl Core {
         let mut all = vec![None; partitions.len()];
         for row in &rows {
             let mut columns = Reader::new(row);
-            *columns.numbered(&mut all)? = Some(columns.bounds()?);
+            let place = columns.numbered(&mut all)?;
+            *place = Some(columns.bounds()?);
         }
         let named = all.into_iter().zip(partitions);
         named
