@@ -18,6 +18,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
+pub mod proxy;
+
 /// How long starting, stopping and copying may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 

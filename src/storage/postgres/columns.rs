@@ -23,12 +23,12 @@ const HAS_ATTRIBUTES: u8 = 1;
 impl Columns {
     pub(super) fn of(records: &Records) -> Self {
         let ends = records.ends().iter().map(|end| *end as i32).collect();
-        let plain = HEAD + size_of::<u32>() * (1 + records.ends().len()) + records.bodies().len();
+        let plain = HEAD + size_of::<u32>() + size_of_val(records.ends()) + records.bodies().len();
         let attributes = (records.encoded_len() > plain).then(|| {
             let mut encoded = BytesMut::zeroed(records.encoded_len());
             records.encode(&mut encoded);
             let column = encoded.freeze().slice(plain + size_of::<u32>()..);
-            let (ends, bytes) = column.split_at(size_of::<u32>() * records.ends().len());
+            let (ends, bytes) = column.split_at(size_of_val(records.ends()));
             let ends = ends
                 .as_chunks()
                 .0

@@ -139,7 +139,9 @@ impl Task {
                 },
                 () = clock.sleep_until(beat) => {
                     tokio::select! {
-                        alive = sqlx::raw_sql("SELECT 1").execute(&mut listener) => drop(alive?),
+                        alive = sqlx::raw_sql("SELECT 1").execute(&mut listener) => {
+                            alive?;
+                        }
                         () = sleep(clock, ACQUIRE) => return Ok(()),
                     }
                 }
