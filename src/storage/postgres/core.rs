@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::AssertSqlSafe;
-use sqlx::postgres::{PgArguments, PgPool, PgRow, Postgres};
+use sqlx::postgres::{PgArguments, PgRow, Postgres};
 use sqlx::query::Query;
 
+use super::connect::Connections;
 use super::error::{Access, Fail, Server};
 use super::gate::{Gate, Pass};
 use super::listen::Listening;
@@ -22,11 +23,9 @@ pub(super) struct Core {
     pub(super) server: Server,
     pub(super) schema: String,
     /// Appends and reads.
-    pub(super) pool: PgPool,
+    pub(super) pool: Connections,
     /// Leases: they never wait behind a long append.
-    pub(super) leases: PgPool,
-    /// Whether closing the storage closes the pools.
-    pub(super) are_ours: bool,
+    pub(super) leases: Connections,
     pub(super) is_persistent: bool,
     pub(super) deadline: Duration,
     pub(super) gate: Gate,
@@ -97,7 +96,7 @@ impl Core {
     /// Runs a statement, as often as it collides with another, up to the deadline.
     pub(super) async fn run(
         &self,
-        pool: &PgPool,
+        pool: &Connections,
         statement: &Statement,
         fill: impl for<'q> Fn(Filled<'q>) -> Filled<'q> + Send,
     ) -> Result<Vec<PgRow>> {
@@ -119,23 +118,21 @@ impl Core {
 
     async fn run_once(
         &self,
-        pool: &PgPool,
+        pool: &Connections,
         statement: &Statement,
         fill: &(impl for<'q> Fn(Filled<'q>) -> Filled<'q> + Send),
         give_up: Duration,
     ) -> Result<Vec<PgRow>, Fail> {
-        let mut connection = pool.acquire().await.map_err(Fail::Connecting)?;
+        let mut connection = pool.lend().await?;
         let query = sqlx::query(AssertSqlSafe(statement.text.clone()));
         let query = fill(query).persistent(self.is_persistent);
         let answer = tokio::select! {
             answer = query.fetch_all(&mut *connection) => answer.map_err(Fail::Running),
             () = self.clock.sleep_until(give_up) => Err(Fail::Late),
         };
-        if let Err(fail) = &answer
-            && !fail.leaves_connection()
-        {
-            // Given back, it would be waited for.
-            drop(connection.detach());
+        match &answer {
+            Err(fail) if !fail.leaves_connection() => connection.discard(),
+            _ => connection.give_back(),
         }
         answer
     }
@@ -185,13 +182,6 @@ impl Core {
                 Error::new(ErrorKind::Internal, "a call of the storage panicked")
                     .with_source(panicked),
             ),
-        }
-    }
-
-    pub(super) async fn close_pools(&self) {
-        if self.are_ours {
-            self.pool.close().await;
-            self.leases.close().await;
         }
     }
 }

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::clock::SystemClock;
 use crate::error::{Error, Result};
+use connect::Connections;
 use error::{Fail, Server};
 use gate::Gate;
 use listen::Listening;
@@ -101,9 +102,9 @@ impl PostgresStorage {
         let mut connection = connection.map_err(|fail| name.explain(fail, error::Access::Read))?;
         schema::prepare(&mut connection, &name, &options).await?;
         schema::leave(connection).await;
-        let pool = connect::pool(&server, options.max_connections);
-        let leases = connect::pool(&server, LEASE_CONNECTIONS);
-        Ok(Self::new([pool, leases], true, &server, &options))
+        let pool = Connections::ours(&server, options.max_connections);
+        let leases = Connections::ours(&server, LEASE_CONNECTIONS);
+        Ok(Self::new([pool, leases], &server, &options))
     }
 
     /// Uses a pool that the application has; the connection that listens is one more, made with the
@@ -123,12 +124,12 @@ impl PostgresStorage {
         let mut connection = connection.map_err(|fail| name.explain(fail, error::Access::Read))?;
         schema::prepare(&mut connection, &name, &options).await?;
         drop(connection);
-        Ok(Self::new([pool.clone(), pool], false, &server, &options))
+        let pool = Connections::Theirs(pool);
+        Ok(Self::new([pool.clone(), pool], &server, &options))
     }
 
     fn new(
-        [pool, leases]: [PgPool; 2],
-        are_ours: bool,
+        [pool, leases]: [Connections; 2],
         server: &PgConnectOptions,
         options: &PostgresOptions,
     ) -> Self {
@@ -145,7 +146,6 @@ impl PostgresStorage {
             schema: options.schema.clone(),
             pool,
             leases,
-            are_ours,
             is_persistent: !options.is_pooled,
             deadline: options.statement_timeout + GRACE,
             gate: Gate::default(),
@@ -303,7 +303,8 @@ impl Storage for PostgresStorage {
             self.core.gate.close().await;
             self.core.listening.close();
             self.local.close();
-            self.core.close_pools().await;
+            self.core.pool.close().await;
+            self.core.leases.close().await;
             Ok(())
         })
     }
