@@ -377,6 +377,18 @@ BEGIN
                 RETURN;
             END IF;
             INSERT INTO {schema}.ids VALUES (id, true) ON CONFLICT (batch_id) DO NOTHING;
+            -- In repeatable read the look above may be older than the lock: a row with this id that
+            -- is there all the same collides.
+            INSERT INTO {schema}.batches (
+                stream_id, partition, base_offset, count, appended_at, batch_id, bodies
+            )
+                SELECT s.stream_id, u.part, -1, 0, clock_timestamp(), id, ''
+                FROM unnest(streams, parts) u (stream, part)
+                JOIN {schema}.streams s ON s.name = u.stream
+                JOIN {schema}.partitions p ON p.stream_id = s.stream_id AND p.partition = u.part;
+            DELETE FROM {schema}.batches b USING unnest(streams, parts) u (stream, part), {schema}.streams s
+                WHERE s.name = u.stream AND b.stream_id = s.stream_id AND b.partition = u.part
+                    AND b.base_offset = -1;
             UPDATE {schema}.partitions p SET settled = p.settled + 1
                 FROM unnest(streams, parts) u (stream, part)
                 JOIN {schema}.streams s ON s.name = u.stream
