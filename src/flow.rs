@@ -39,6 +39,32 @@ impl Flowstream {
         }))
     }
 
+    /// Uses a pool of connections to a PostgreSQL server that the application has. One more
+    /// connection listens; closing leaves the pool open. For more settings, give
+    /// [`PostgresStorage::from_pool`](crate::storage::PostgresStorage::from_pool) to
+    /// [`Options::open_storage`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Options::open`].
+    #[cfg(feature = "postgres")]
+    pub async fn from_pool(pool: sqlx::PgPool) -> Result<Self> {
+        use crate::storage::PostgresStorage;
+
+        let options = Options::new();
+        let storage = PostgresStorage::from_pool(pool, options.postgres.clone()).await?;
+        Ok(options.open_storage(Arc::new(storage)))
+    }
+
+    /// The SQL that makes or migrates the schema `flowstream` in a PostgreSQL database, for those who
+    /// open it with a role that may not. [`schema_sql`](crate::storage::schema_sql) gives that of
+    /// another schema.
+    #[cfg(feature = "postgres")]
+    pub fn schema_sql() -> String {
+        let options = crate::storage::PostgresOptions::new();
+        crate::storage::schema_sql(&options).expect("the default name is allowed")
+    }
+
     /// A producer for a stream, which is made with one partition if it is not there.
     ///
     /// Await the builder. Fails as [`Invalid`](ErrorKind::Invalid) for a bad name.

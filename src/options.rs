@@ -30,6 +30,8 @@ pub struct Options {
     pub(crate) max_message_bytes: usize,
     pub(crate) cache_bytes: usize,
     pub(crate) memory_bytes: usize,
+    #[cfg(feature = "postgres")]
+    pub(crate) postgres: crate::storage::PostgresOptions,
 }
 
 impl Options {
@@ -43,7 +45,16 @@ impl Options {
             max_message_bytes: 8 << 20,
             cache_bytes: 64 << 20,
             memory_bytes: 256 << 20,
+            #[cfg(feature = "postgres")]
+            postgres: crate::storage::PostgresOptions::new(),
         }
+    }
+
+    /// How a PostgreSQL server is used: the schema, whether to make it, poolers, timeouts.
+    #[cfg(feature = "postgres")]
+    pub fn postgres(mut self, options: crate::storage::PostgresOptions) -> Self {
+        self.postgres = options;
+        self
     }
 
     /// Where time comes from: the machine, unless a test says otherwise.
@@ -84,6 +95,8 @@ impl Options {
     ///
     /// - `redb:PATH`: the embedded database in this file, made if it is missing. One process at a
     ///   time. Feature `redb` (on by default).
+    /// - `postgres://USER:PASSWORD@HOST:PORT/DATABASE` (or `postgresql:`): a schema in this database,
+    ///   made if it is missing; any number of processes. Feature `postgres`.
     /// - `memory:`: a new, empty storage in memory.
     ///
     /// Must be called inside a tokio runtime with time enabled, as everything in this crate.
@@ -92,12 +105,14 @@ impl Options {
     ///
     /// [`Invalid`](crate::ErrorKind::Invalid) for an unknown scheme;
     /// [`Unsupported`](crate::ErrorKind::Unsupported) for one whose feature is off, and for a file in a
-    /// newer format; [`Unavailable`](crate::ErrorKind::Unavailable) if another process has the file open;
-    /// [`Data`](crate::ErrorKind::Data) if the file is damaged or of something else.
+    /// newer format; [`Unavailable`](crate::ErrorKind::Unavailable) if another process has the file open,
+    /// or the server cannot be reached; [`Data`](crate::ErrorKind::Data) if the file is damaged or of
+    /// something else.
     pub async fn open(self, url: &str) -> Result<Flowstream> {
         let (scheme, rest) = url.split_once(':').ok_or_else(|| {
             Error::invalid(format!(
-                "a storage URL begins with a scheme, and {url:?} has none: use redb:PATH or memory:"
+                "a storage URL begins with a scheme, and {url:?} has none: use redb:PATH, \
+                 postgres://… or memory:"
             ))
         })?;
         match scheme {
@@ -110,8 +125,9 @@ impl Options {
                 "the memory storage has no name: use memory: instead of {url:?}"
             ))),
             "redb" => self.open_redb(rest).await,
+            "postgres" | "postgresql" => self.open_postgres(url).await,
             _ => Err(Error::invalid(format!(
-                "unknown storage scheme {scheme:?}: use redb:PATH or memory:"
+                "unknown storage scheme {scheme:?}: use redb:PATH, postgres://… or memory:"
             ))),
         }
     }
@@ -139,6 +155,22 @@ impl Options {
             })
             .await?;
         Ok(self.open_storage(Arc::new(storage)))
+    }
+
+    #[cfg(feature = "postgres")]
+    async fn open_postgres(self, url: &str) -> Result<Flowstream> {
+        use crate::storage::PostgresStorage;
+
+        let storage = PostgresStorage::connect(url, self.postgres.clone()).await?;
+        Ok(self.open_storage(Arc::new(storage)))
+    }
+
+    #[cfg(not(feature = "postgres"))]
+    async fn open_postgres(self, _: &str) -> Result<Flowstream> {
+        Err(Error::new(
+            crate::ErrorKind::Unsupported,
+            "postgres: the feature `postgres` of the crate flowstream is off",
+        ))
     }
 
     #[cfg(not(feature = "redb"))]

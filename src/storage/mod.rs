@@ -11,6 +11,8 @@ use std::time::{Duration, SystemTime};
 use futures_core::future::BoxFuture;
 use futures_core::stream::BoxStream;
 
+#[cfg(feature = "postgres")]
+pub use self::postgres::{PostgresOptions, PostgresStorage, schema_sql};
 #[cfg(feature = "redb")]
 pub use self::redb::{RedbOptions, RedbStorage};
 pub use crate::name::Name;
@@ -24,6 +26,8 @@ mod group;
 mod ids;
 pub(crate) mod memory;
 mod notify;
+#[cfg(feature = "postgres")]
+pub(crate) mod postgres;
 mod records;
 #[cfg(feature = "redb")]
 pub(crate) mod redb;

@@ -1,0 +1,215 @@
+//! Appending, and finding out about appends.
+
+use super::columns::{Columns, Reader, encode_ranges, not_understood};
+use super::core::Core;
+use super::gate::Pass;
+use super::tell::tell;
+use crate::error::{Error, Result};
+use crate::storage::group::{forgotten, no_partition};
+use crate::storage::{Append, Appended, Id, Lease, Notification, Partition, Ranges};
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// The commits of an append, as arrays.
+#[derive(Default)]
+struct Commits {
+    streams: Vec<String>,
+    partitions: Vec<i32>,
+    groups: Vec<String>,
+    owners: Vec<Uuid>,
+    epochs: Vec<i64>,
+    done: Vec<String>,
+}
+
+impl Commits {
+    fn of(commits: &[(Lease, Ranges)]) -> Self {
+        let mut arrays = Self::default();
+        for (lease, done) in commits {
+            let of = &lease.group.partition;
+            arrays.streams.push(of.stream.as_str().to_owned());
+            arrays.partitions.push(of.index as i32);
+            arrays.groups.push(lease.group.name.as_str().to_owned());
+            arrays.owners.push(Uuid::from_u128(lease.owner.0));
+            arrays.epochs.push(lease.epoch as i64);
+            arrays.done.push(encode_ranges(done));
+        }
+        arrays
+    }
+}
+
+/// The names and numbers of partitions, as arrays.
+pub(super) fn arrays(partitions: impl Iterator<Item = Partition>) -> (Vec<String>, Vec<i32>) {
+    partitions
+        .map(|partition| (partition.stream.as_str().to_owned(), partition.index as i32))
+        .unzip()
+}
+
+impl Core {
+    pub(super) async fn append(self: &Arc<Self>, append: &Append, pass: &Pass) -> Result<Appended> {
+        let places = match &*append.rows {
+            [row] => self.append_one(append, row).await?,
+            _ => self.append_many(append).await?,
+        };
+        let answer = answer(append, &places)?;
+        if let Appended::Written(bases) = &answer
+            && places.first().is_some_and(|place| place.outcome == "new")
+        {
+            let ends = append.rows.iter().zip(bases).map(|(row, base)| {
+                let end = base + u64::from(row.records.len());
+                Notification::Appended(row.partition.clone(), end)
+            });
+            tell(self, pass, ends.collect());
+        }
+        Ok(answer)
+    }
+
+    async fn append_one(&self, append: &Append, row: &crate::storage::Row) -> Result<Vec<Place>> {
+        let id = Uuid::from_u128(append.id.0);
+        let commits = Commits::of(&append.commits);
+        let columns = Columns::of(&row.records);
+        let attributes = columns.attributes.as_ref();
+        let rows = self
+            .run(&self.pool, &self.sql.append_one, |query| {
+                query
+                    .bind(id)
+                    .bind(row.partition.stream.as_str().to_owned())
+                    .bind(row.partition.index as i32)
+                    .bind(&commits.streams)
+                    .bind(&commits.partitions)
+                    .bind(&commits.groups)
+                    .bind(&commits.owners)
+                    .bind(&commits.epochs)
+                    .bind(&commits.done)
+                    .bind(columns.count)
+                    .bind(&columns.ends)
+                    .bind(&row.records.bodies()[..])
+                    .bind(attributes.map(|(ends, _)| ends))
+                    .bind(attributes.map(|(_, bytes)| &bytes[..]))
+            })
+            .await?;
+        rows.iter().map(Place::read).collect()
+    }
+
+    async fn append_many(&self, append: &Append) -> Result<Vec<Place>> {
+        let id = Uuid::from_u128(append.id.0);
+        let commits = Commits::of(&append.commits);
+        let (streams, partitions) = arrays(append.rows.iter().map(|row| row.partition.clone()));
+        let columns: Vec<Columns> = append
+            .rows
+            .iter()
+            .map(|row| Columns::of(&row.records))
+            .collect();
+        let counts: Vec<i32> = columns.iter().map(|row| row.count).collect();
+        let ends: Vec<i32> = columns.iter().flat_map(|row| &row.ends).copied().collect();
+        let bodies: Vec<&[u8]> = append
+            .rows
+            .iter()
+            .map(|row| &row.records.bodies()[..])
+            .collect();
+        let attributes = columns.iter().map(|row| row.attributes.as_ref());
+        let attribute_ends: Vec<i32> = attributes
+            .clone()
+            .flatten()
+            .flat_map(|(ends, _)| ends)
+            .copied()
+            .collect();
+        let attributes: Vec<Option<&[u8]>> = attributes
+            .map(|attributes| attributes.map(|(_, bytes)| &bytes[..]))
+            .collect();
+        let rows = self
+            .run(&self.pool, &self.sql.append_many, |query| {
+                query
+                    .bind(id)
+                    .bind(&streams)
+                    .bind(&partitions)
+                    .bind(&commits.streams)
+                    .bind(&commits.partitions)
+                    .bind(&commits.groups)
+                    .bind(&commits.owners)
+                    .bind(&commits.epochs)
+                    .bind(&commits.done)
+                    .bind(&counts)
+                    .bind(&ends)
+                    .bind(&bodies)
+                    .bind(&attribute_ends)
+                    .bind(&attributes)
+            })
+            .await?;
+        rows.iter().map(Place::read).collect()
+    }
+
+    pub(super) async fn settle(
+        &self,
+        id: Id,
+        partitions: &[Partition],
+    ) -> Result<Option<Vec<u64>>> {
+        let uuid = Uuid::from_u128(id.0);
+        let (streams, indexes) = arrays(partitions.iter().cloned());
+        let rows = self
+            .run(&self.pool, &self.sql.settle, |query| {
+                query.bind(uuid).bind(&streams).bind(&indexes)
+            })
+            .await?;
+        let places: Vec<Place> = rows.iter().map(Place::read).collect::<Result<_>>()?;
+        match places.first().map(|place| &*place.outcome) {
+            Some("refused") => Ok(None),
+            Some("forgotten") => Err(forgotten(id)),
+            Some("known") if partitions.is_empty() => Ok(Some(Vec::new())),
+            Some("known") => bases(id, &places, partitions.len()).map(Some),
+            _ => Err(not_understood()),
+        }
+    }
+}
+
+/// What `begin_append` and `settle` of the schema say.
+struct Place {
+    outcome: String,
+    /// Counted from 0.
+    number: usize,
+    base: u64,
+}
+
+impl Place {
+    fn read(row: &sqlx::postgres::PgRow) -> Result<Self> {
+        let mut columns = Reader::new(row);
+        Ok(Self {
+            outcome: columns.text()?.to_owned(),
+            number: (columns.int()?.ok_or_else(not_understood)? as usize).saturating_sub(1),
+            base: columns.offset()?,
+        })
+    }
+}
+
+fn answer(append: &Append, places: &[Place]) -> Result<Appended> {
+    let find = |outcome: &str| places.iter().find(|place| place.outcome == outcome);
+    if find("fenced").is_some() {
+        let mut fenced: Vec<usize> = places.iter().map(|place| place.number).collect();
+        fenced.sort_unstable();
+        return Ok(Appended::Fenced(fenced));
+    }
+    if let Some(missing) = find("missing") {
+        let row = append.rows.get(missing.number).ok_or_else(not_understood)?;
+        return Err(no_partition(&row.partition));
+    }
+    if find("refused").is_some() {
+        return Ok(Appended::Refused);
+    }
+    if find("forgotten").is_some() {
+        return Err(forgotten(append.id));
+    }
+    if append.rows.is_empty() && !places.is_empty() {
+        return Ok(Appended::Written(Vec::new()));
+    }
+    bases(append.id, places, append.rows.len()).map(Appended::Written)
+}
+
+/// In the order of the rows.
+fn bases(id: Id, places: &[Place], count: usize) -> Result<Vec<u64>, Error> {
+    let mut bases = vec![None; count];
+    for place in places {
+        *bases.get_mut(place.number).ok_or_else(not_understood)? = Some(place.base);
+    }
+    let bases: Option<Vec<u64>> = bases.into_iter().collect();
+    // Some rows of it were trimmed so long ago that they are gone.
+    bases.ok_or_else(|| forgotten(id))
+}

@@ -1,0 +1,196 @@
+//! Running statements.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::AssertSqlSafe;
+use sqlx::postgres::{PgArguments, PgRow, Postgres};
+use sqlx::query::Query;
+
+use super::connect::Connections;
+use super::error::{Access, Fail, Server};
+use super::gate::{Gate, Pass};
+use super::listen::Listening;
+use super::schema::for_schema;
+use super::tell::Teller;
+use crate::clock::{Clock, SystemClock};
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::Id;
+
+/// What calls share.
+pub(super) struct Core {
+    pub(super) server: Server,
+    pub(super) schema: String,
+    /// Appends and reads.
+    pub(super) pool: Connections,
+    /// Leases: they never wait behind a long append.
+    pub(super) leases: Connections,
+    pub(super) is_persistent: bool,
+    pub(super) deadline: Duration,
+    pub(super) gate: Gate,
+    pub(super) sql: Sql,
+    pub(super) teller: Teller,
+    pub(super) listening: Listening,
+    /// Of sockets and servers, which no test can let pass.
+    pub(super) clock: SystemClock,
+}
+
+/// The statements, for the schema.
+pub(super) struct Sql {
+    pub(super) append_one: Statement,
+    pub(super) append_many: Statement,
+    pub(super) settle: Statement,
+    pub(super) read: Statement,
+    pub(super) bounds: Statement,
+    pub(super) observe: Statement,
+    pub(super) notify: Statement,
+    pub(super) create_stream: Statement,
+    pub(super) create_group: Statement,
+    pub(super) claim: Statement,
+    pub(super) commit: Statement,
+    pub(super) release: Statement,
+    pub(super) trim: Statement,
+    pub(super) sweep: Statement,
+}
+
+#[derive(Clone)]
+pub(super) struct Statement {
+    text: Arc<str>,
+    access: Access,
+}
+
+impl Sql {
+    /// The functions say in the schema what they lock.
+    pub(super) fn new(schema: &str) -> Self {
+        let statement = |sql, access| Statement {
+            text: for_schema(sql, schema).into(),
+            access,
+        };
+        let write = |sql| statement(sql, Access::Write);
+        let read = |sql| statement(sql, Access::Read);
+        Self {
+            append_one: write(include_str!("sql/append_one.sql")),
+            append_many: write(include_str!("sql/append_many.sql")),
+            settle: write("SELECT outcome, ord, base_offset FROM {schema}.settle($1, $2, $3)"),
+            read: read(include_str!("sql/read.sql")),
+            bounds: read(include_str!("sql/bounds.sql")),
+            observe: read(include_str!("sql/observe.sql")),
+            notify: read(include_str!("sql/notify.sql")),
+            create_stream: write("SELECT {schema}.create_stream($1, $2)"),
+            create_group: write(include_str!("sql/create_group.sql")),
+            claim: write("SELECT c.* FROM {schema}.claim($1, $2, $3, $4, $5, $6) c"),
+            commit: write(
+                r#"SELECT "position", acked FROM {schema}.commit($1, $2, $3, $4, $5, $6)"#,
+            ),
+            release: write("SELECT {schema}.release($1, $2, $3, $4, $5)"),
+            trim: write("SELECT {schema}.trim($1, $2, $3)"),
+            sweep: write("SELECT {schema}.sweep($1, $2, $3)"),
+        }
+    }
+}
+
+pub(super) type Filled<'q> = Query<'q, Postgres, PgArguments>;
+
+impl Core {
+    /// Runs a statement, as often as it collides with another, up to the deadline.
+    pub(super) async fn run(
+        &self,
+        pool: &Connections,
+        statement: &Statement,
+        fill: impl for<'q> Fn(Filled<'q>) -> Filled<'q> + Send,
+    ) -> Result<Vec<PgRow>> {
+        let give_up = self.clock.now() + self.deadline;
+        let mut collisions = 0;
+        loop {
+            let fail = match self.run_once(pool, statement, &fill, give_up).await {
+                Ok(rows) => return Ok(rows),
+                Err(fail) => fail,
+            };
+            if !fail.is_collision() || self.clock.now() >= give_up {
+                return Err(self.server.explain(fail, statement.access));
+            }
+            collisions += 1;
+            tracing::trace!(collisions, code = fail.code(), "a statement goes again");
+            self.step_aside(collisions).await;
+        }
+    }
+
+    async fn run_once(
+        &self,
+        pool: &Connections,
+        statement: &Statement,
+        fill: &(impl for<'q> Fn(Filled<'q>) -> Filled<'q> + Send),
+        give_up: Duration,
+    ) -> Result<Vec<PgRow>, Fail> {
+        let mut connection = pool.lend().await?;
+        let query = sqlx::query(AssertSqlSafe(statement.text.clone()));
+        let query = fill(query).persistent(self.is_persistent);
+        let answer = tokio::select! {
+            answer = query.fetch_all(&mut *connection) => answer.map_err(Fail::Running),
+            () = self.clock.sleep_until(give_up) => Err(Fail::Late),
+        };
+        match &answer {
+            Err(fail) if !fail.leaves_connection() => connection.discard(),
+            _ => connection.give_back(),
+        }
+        answer
+    }
+
+    /// Waits a moment, longer and less predictable each time.
+    async fn step_aside(&self, collisions: u32) {
+        let most = 1_u64 << collisions.min(5);
+        let random = Id::random().0 as u64;
+        let pause = Duration::from_micros(random % (most * 1_000));
+        self.clock.sleep_until(self.clock.now() + pause).await;
+    }
+
+    /// Runs a call in a task: it goes on when its caller is gone.
+    pub(super) async fn call<T, F>(self: &Arc<Self>, work: impl FnOnce(Arc<Self>) -> F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let call = |core, pass| {
+            let work = work(core);
+            async move {
+                let done = work.await;
+                drop::<Pass>(pass);
+                done
+            }
+        };
+        self.call_with_pass(call).await
+    }
+
+    /// As [`call`](Self::call), for what may go on after its answer.
+    pub(super) async fn call_with_pass<T, F>(
+        self: &Arc<Self>,
+        work: impl FnOnce(Arc<Self>, Pass) -> F,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let pass = self.gate.enter()?;
+        // The pass is dropped with what the work holds: at its end.
+        match tokio::spawn(work(self.clone(), pass)).await {
+            Ok(done) => done,
+            Err(ended) if ended.is_cancelled() => Err(Error::closed(
+                "the tokio runtime that the storage was called on has ended",
+            )),
+            Err(panicked) => Err(
+                Error::new(ErrorKind::Internal, "a call of the storage panicked")
+                    .with_source(panicked),
+            ),
+        }
+    }
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresStorage")
+            .field("server", &self.server.name())
+            .field("schema", &self.schema)
+            .finish_non_exhaustive()
+    }
+}

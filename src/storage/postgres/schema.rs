@@ -1,0 +1,148 @@
+//! The schema: its name, and making it at open.
+
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection, Executor, Row};
+
+use super::error::{Access, Fail, Server};
+use super::options::PostgresOptions;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The version that this code reads and writes.
+const VERSION: i32 = 1;
+
+/// SQL as it stands in its file, for a schema.
+pub(super) fn for_schema(sql: &str, schema: &str) -> String {
+    sql.replace("{schema}", &format!("\"{schema}\""))
+}
+
+/// The SQL that makes the schema, or brings an older one up to date: for those who open a storage
+/// with a role that has no right to do so. Run it with any client, as often as you like.
+///
+/// A role that produces and consumes needs no more than:
+///
+/// ```sql
+/// GRANT USAGE ON SCHEMA flowstream TO app;
+/// GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA flowstream TO app;
+/// ```
+///
+/// # Errors
+///
+/// [`Invalid`](ErrorKind::Invalid) for a name of a schema that is not allowed.
+pub fn schema_sql(options: &PostgresOptions) -> Result<String> {
+    check_name(&options.schema)?;
+    Ok(for_schema(include_str!("sql/schema.sql"), &options.schema))
+}
+
+pub(super) fn check_name(schema: &str) -> Result<()> {
+    let is_letter = |c: char| c.is_ascii_alphabetic() || c == '_';
+    let mut letters = schema.chars();
+    let is_allowed = schema.len() <= 48
+        && letters.next().is_some_and(is_letter)
+        && letters.all(|c| is_letter(c) || c.is_ascii_digit())
+        && !schema.starts_with("pg_");
+    if is_allowed {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "{schema:?} cannot be the name of the schema: use letters, digits and _, at most 48, and no \
+         pg_ at the start"
+    )))
+}
+
+enum Found {
+    Nothing,
+    Version(i32),
+}
+
+/// Checks the schema, and makes or migrates it where that is needed and allowed.
+pub(super) async fn prepare(
+    connection: &mut PgConnection,
+    server: &Server,
+    options: &PostgresOptions,
+) -> Result<()> {
+    let explain = |error| server.explain(Fail::Running(error), Access::Read);
+    let schema = &options.schema;
+    let mut is_made = false;
+    // The second look is at what was made, by this process or by another.
+    loop {
+        match find(connection, schema).await.map_err(explain)? {
+            Found::Version(VERSION) => return Ok(()),
+            Found::Version(version) if version > VERSION => {
+                let text = format!(
+                    "the schema {schema} in {} has the version {version}, and this flowstream knows \
+                     {VERSION} at most: update flowstream",
+                    server.name()
+                );
+                return Err(Error::new(ErrorKind::Unsupported, text));
+            }
+            _ if is_made || !options.migrates => {
+                return Err(missing(server, schema, "and was not to be made"));
+            }
+            _ => {}
+        }
+        make(connection, server, options).await?;
+        is_made = true;
+    }
+}
+
+async fn find(connection: &mut PgConnection, schema: &str) -> Result<Found, sqlx::Error> {
+    let sql = for_schema("SELECT version FROM {schema}.version", schema);
+    match connection
+        .fetch_optional(sqlx::raw_sql(AssertSqlSafe(sql)))
+        .await
+    {
+        Ok(Some(row)) => Ok(Found::Version(row.try_get(0)?)),
+        Ok(None) => Ok(Found::Nothing),
+        Err(sqlx::Error::Database(error))
+            if ["42P01", "3F000"].contains(&error.code().as_deref().unwrap_or_default()) =>
+        {
+            Ok(Found::Nothing)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn make(
+    connection: &mut PgConnection,
+    server: &Server,
+    options: &PostgresOptions,
+) -> Result<()> {
+    const ATTEMPTS: u32 = 10;
+    let sql = schema_sql(options)?;
+    for attempt in 1.. {
+        let made = connection
+            .execute(sqlx::raw_sql(AssertSqlSafe(sql.clone())))
+            .await;
+        let Err(error) = made else { break };
+        let fail = Fail::Running(error);
+        match fail.code().as_deref() {
+            // Another made it meanwhile, seen through an older snapshot.
+            Some("40001" | "23505" | "42P06" | "42P07") if attempt < ATTEMPTS => {}
+            Some("42501") => {
+                return Err(missing(
+                    server,
+                    &options.schema,
+                    "and the role may not make it",
+                ));
+            }
+            _ => return Err(server.explain(fail, Access::Read)),
+        }
+    }
+    Ok(())
+}
+
+fn missing(server: &Server, schema: &str, why: &str) -> Error {
+    let text = format!(
+        "the schema {schema} is not in {}, or too old, {why}: let somebody who may run the SQL that \
+         Flowstream::schema_sql() gives (CREATE SCHEMA, and what is in it), then grant this role USAGE \
+         on the schema and SELECT, INSERT, UPDATE, DELETE on its tables",
+        server.name()
+    );
+    Error::new(ErrorKind::Unsupported, text)
+}
+
+/// Ends a connection that was only for this.
+pub(super) async fn leave(connection: PgConnection) {
+    // Whether it hears of that does not matter.
+    let _ = connection.close().await;
+}

@@ -1,0 +1,26 @@
+-- The batches from the one that contains $3 on, up to about $4 bytes, where the log starts and ends,
+-- and the epoch of the group $5: one snapshot. One row without a batch where there is none; no row
+-- where there is no such partition. In no order.
+SELECT l.start_offset, l.end_offset, coalesce(g.epoch, 0),
+    b.base_offset, b.count, b.appended_at, b.ends, b.bodies, b.attribute_ends, b.attributes
+FROM {schema}.streams s
+JOIN {schema}.partitions p ON p.stream_id = s.stream_id
+CROSS JOIN LATERAL {schema}.bounds(p.stream_id, p.partition) l
+LEFT JOIN {schema}.leases g
+    ON g.stream_id = p.stream_id AND g.partition = p.partition AND g.name = $5
+LEFT JOIN LATERAL (
+    SELECT f.base_offset AS first,
+        {schema}.read_until(p.stream_id, p.partition, f.base_offset, $4) AS last
+    FROM (
+        SELECT f.base_offset FROM {schema}.batches f
+        WHERE f.stream_id = p.stream_id AND f.partition = p.partition
+            AND f.base_offset <= greatest($3, l.start_offset)
+        ORDER BY f.base_offset DESC LIMIT 1
+    ) f
+    WHERE greatest($3, l.start_offset) < l.end_offset
+    LIMIT 1
+) w ON true
+LEFT JOIN {schema}.batches b
+    ON b.stream_id = p.stream_id AND b.partition = p.partition
+    AND b.base_offset >= w.first AND b.base_offset <= w.last
+WHERE s.name = $1 AND p.partition = $2

@@ -1,0 +1,180 @@
+//! Telling other processes what happened.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::core::Core;
+use super::gate::Pass;
+use crate::clock::Clock;
+use crate::storage::notify::Notifier;
+use crate::storage::{Id, Name, Notification, Partition};
+
+/// Gathers what is to be told while one statement tells what came before: the first goes at once.
+#[derive(Debug)]
+pub(super) struct Teller {
+    /// Says which notifications come from here: they were told already, within the process.
+    tag: String,
+    local: Arc<Notifier>,
+    pending: Mutex<Pending>,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    ends: HashMap<Partition, u64>,
+    released: HashSet<Partition>,
+    is_telling: bool,
+}
+
+/// Between two statements: each takes a lock of the whole server.
+const PAUSE: Duration = Duration::from_millis(2);
+
+impl Teller {
+    pub(super) fn new(local: Arc<Notifier>) -> Self {
+        Self {
+            tag: format!("{:08x}", Id::random().0 as u32),
+            local,
+            pending: Mutex::default(),
+        }
+    }
+
+    pub(super) fn tag(&self) -> &str {
+        &self.tag
+    }
+
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self) -> Vec<String> {
+        let mut pending = self.pending();
+        let ends = std::mem::take(&mut pending.ends);
+        let released = std::mem::take(&mut pending.released);
+        let ends = ends
+            .into_iter()
+            .map(|(of, end)| Notification::Appended(of, end));
+        let released = released.into_iter().map(Notification::Released);
+        ends.chain(released)
+            .filter_map(|notification| encode(&self.tag, &notification))
+            .collect()
+    }
+}
+
+/// Tells the subscribers of this process at once, and others as soon as the server has time.
+pub(super) fn tell(core: &Arc<Core>, pass: &Pass, notifications: Vec<Notification>) {
+    let teller = &core.teller;
+    let mut pending = teller.pending();
+    for notification in &notifications {
+        match notification {
+            Notification::Appended(of, end) => {
+                let known = pending.ends.entry(of.clone()).or_default();
+                *known = (*known).max(*end);
+            }
+            Notification::Released(of) => drop(pending.released.insert(of.clone())),
+            Notification::Missed => {}
+        }
+    }
+    let starts = !pending.is_telling;
+    pending.is_telling = true;
+    drop(pending);
+    teller.local.send(notifications);
+    if starts {
+        let telling = Telling {
+            core: core.clone(),
+            _pass: pass.another(),
+        };
+        tokio::spawn(telling.run());
+    }
+}
+
+/// Also when its runtime ends, the next to tell something begins anew.
+struct Telling {
+    core: Arc<Core>,
+    _pass: Pass,
+}
+
+impl Telling {
+    async fn run(self) {
+        let core = &self.core;
+        loop {
+            let texts = core.teller.take();
+            if texts.is_empty() {
+                return;
+            }
+            let told = core.run(&core.pool, &core.sql.notify, |query| {
+                query.bind(&core.schema).bind(&texts)
+            });
+            if let Err(error) = told.await {
+                // Others look by themselves, a little later.
+                tracing::debug!(%error, "could not tell other processes of messages");
+            }
+            core.clock.sleep_until(core.clock.now() + PAUSE).await;
+        }
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        self.core.teller.pending().is_telling = false;
+    }
+}
+
+/// Tag, kind, partition, end of the log, stream. `None` for what is not told.
+fn encode(tag: &str, notification: &Notification) -> Option<String> {
+    match notification {
+        Notification::Appended(of, end) => {
+            Some(format!("{tag} a {} {end} {}", of.index, of.stream))
+        }
+        Notification::Released(of) => Some(format!("{tag} r {} 0 {}", of.index, of.stream)),
+        Notification::Missed => None,
+    }
+}
+
+/// `None` for what this process told itself, and for what is not understood: anybody may write to
+/// the channel.
+pub(super) fn decode(tag: &str, text: &str) -> Option<Notification> {
+    let mut parts = text.splitn(5, ' ');
+    if parts.next()? == tag {
+        return None;
+    }
+    let kind = parts.next()?;
+    let index = parts.next()?.parse().ok()?;
+    let end = parts.next()?.parse().ok()?;
+    let stream = Name::new(parts.next()?).ok()?;
+    let partition = Partition { stream, index };
+    match kind {
+        "a" => Some(Notification::Appended(partition, end)),
+        "r" => Some(Notification::Released(partition)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_is_understood_elsewhere() {
+        let stream = Name::new("two words").unwrap();
+        let partition = Partition { stream, index: 3 };
+        for notification in [
+            Notification::Appended(partition.clone(), 7),
+            Notification::Released(partition),
+        ] {
+            let text = encode("me", &notification).unwrap();
+            assert_eq!(decode("you", &text), Some(notification));
+            assert_eq!(decode("me", &text), None);
+        }
+        for text in [
+            "",
+            "x",
+            "x a",
+            "x a 1 2",
+            "x a -1 2 s",
+            "x z 1 2 s",
+            "x a 1 2 \u{1}",
+        ] {
+            assert_eq!(decode("me", text), None, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Opening: the schema is made once, by whoever comes first, and only by those who may.
+
+#![cfg(feature = "postgres")]
+
+use flowstream::storage::{Name, PostgresOptions, PostgresStorage, Storage, schema_sql};
+use flowstream::{ErrorKind, Flowstream, Message, Options, Result};
+use futures::{SinkExt, future};
+use postgres_support::Cluster;
+use std::sync::OnceLock;
+
+mod postgres_support;
+
+fn cluster() -> &'static Cluster {
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    CLUSTER.get_or_init(Cluster::start_new)
+}
+
+async fn connect(url: &str) -> Result<PostgresStorage> {
+    PostgresStorage::connect(url, PostgresOptions::new()).await
+}
+
+async fn round_trip(flow: &Flowstream) {
+    let mut producer = flow.producer("orders").await.expect("a producer");
+    let message = Message::new("hello");
+    producer.send(message).await.expect("a message is sent");
+    let mut consumer = flow
+        .consumer("orders", "billing")
+        .await
+        .expect("a consumer");
+    let delivery = consumer.try_next().await.expect("no error");
+    let delivery = delivery.expect("a delivery");
+    assert_eq!(&delivery.body()[..], b"hello");
+    delivery.commit().await.expect("a commit");
+    consumer.control().shutdown().await;
+}
+
+#[tokio::test]
+async fn a_url_opens_a_storage() {
+    let database = cluster().database();
+    for scheme in ["postgres", "postgresql"] {
+        let url = cluster().url(&database).replacen("postgres", scheme, 1);
+        let options = Options::new().postgres(PostgresOptions::new().schema(scheme));
+        let flow = options.open(&url).await.expect("it opens");
+        round_trip(&flow).await;
+        flow.close().await.expect("it closes");
+    }
+    let flow = flowstream::open(&cluster().socket_url(&database)).await;
+    round_trip(&flow.expect("it opens over the socket")).await;
+}
+
+#[tokio::test]
+async fn a_pool_of_the_application_serves() {
+    let database = cluster().database();
+    let pool = sqlx::PgPool::connect(&cluster().url(&database)).await;
+    let pool = pool.expect("a pool");
+    let flow = Flowstream::from_pool(pool.clone()).await.expect("it opens");
+    round_trip(&flow).await;
+    flow.close().await.expect("it closes");
+    assert!(!pool.is_closed(), "the pool is the application's");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_those_that_open_at_once_one_makes_the_schema() {
+    for level in ["read committed", "repeatable read", "serializable"] {
+        let database = cluster().database();
+        cluster().psql(
+            "postgres",
+            &format!("ALTER DATABASE {database} SET default_transaction_isolation = '{level}'"),
+        );
+        let url = cluster().url(&database);
+        // As 16 processes would: nothing is shared.
+        let opened = future::join_all((0..16).map(|_| connect(&url))).await;
+        for storage in opened {
+            let storage = storage.expect("each opens");
+            storage.close().await.expect("it closes");
+        }
+        let made = cluster().psql(&database, "SELECT count(*) FROM flowstream.version");
+        assert_eq!(made.trim(), "1", "at {level}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_killed_halfway_is_made_by_the_next() {
+    let database = cluster().database();
+    let url = cluster().url(&database);
+    // It stops at the lock that another has, and dies there.
+    let lock = "SELECT pg_advisory_lock(hashtextextended('\"flowstream\"', 7215846520348))";
+    let mut blocker = <sqlx::PgConnection as sqlx::Connection>::connect(&url)
+        .await
+        .unwrap();
+    sqlx::raw_sql(lock).execute(&mut blocker).await.unwrap();
+    let opening = tokio::spawn({
+        let url = url.clone();
+        async move { connect(&url).await.map(|_| ()) }
+    });
+    let waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'advisory'";
+    let pid = loop {
+        let pid = cluster().psql(&database, waiting);
+        if let Ok(pid) = pid.trim().parse::<u32>() {
+            break pid;
+        }
+        tokio::task::yield_now().await;
+    };
+    cluster().psql(&database, &format!("SELECT pg_terminate_backend({pid})"));
+    let error = opening.await.unwrap().expect_err("it was killed");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    drop(blocker);
+    connect(&url).await.expect("the next makes it");
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused_and_a_missing_one_only_checked() {
+    let database = cluster().database();
+    let url = cluster().url(&database);
+    let check = PostgresOptions::new().migrate(false);
+    let error = PostgresStorage::connect(&url, check.clone())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    let there = "SELECT count(*) FROM pg_namespace WHERE nspname = 'flowstream'";
+    assert_eq!(cluster().psql(&database, there).trim(), "0", "only checked");
+    // By hand, twice.
+    for _ in 0..2 {
+        cluster().psql(&database, &Flowstream::schema_sql());
+    }
+    PostgresStorage::connect(&url, check.clone())
+        .await
+        .expect("it is there");
+    cluster().psql(&database, "UPDATE flowstream.version SET version = 99");
+    for options in [check, PostgresOptions::new()] {
+        let error = PostgresStorage::connect(&url, options).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert!(error.to_string().contains("99"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_role_without_rights_is_told_what_to_run_and_needs_few() {
+    let database = cluster().database();
+    cluster().psql(&database, "CREATE ROLE simple_app LOGIN PASSWORD 'hunter2'");
+    let url = cluster().url_as("simple_app:hunter2", &database);
+    let error = connect(&url).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    let text = error.to_string();
+    assert!(
+        text.contains("schema_sql") && text.contains("CREATE SCHEMA"),
+        "{text}"
+    );
+
+    let options = PostgresOptions::new();
+    cluster().psql(&database, &schema_sql(&options).unwrap());
+    let error = connect(&url).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    cluster().psql(
+        &database,
+        "GRANT USAGE ON SCHEMA flowstream TO simple_app;
+         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA flowstream TO simple_app",
+    );
+    let flow = flowstream::open(&url).await.expect("it opens");
+    round_trip(&flow).await;
+    flow.trim("orders", 0, 1).await.expect("a trim");
+}
+
+#[tokio::test]
+async fn errors_name_neither_role_nor_password() {
+    let cluster = cluster();
+    let database = cluster.database();
+    cluster.psql(
+        &database,
+        "CREATE ROLE secret_role LOGIN CONNECTION LIMIT 0",
+    );
+    let port = cluster.port();
+    for url in [
+        cluster.url_as("secret_role:hunter2", &database),
+        cluster.url_as("secret_nobody:hunter2", &database),
+        cluster.url_as("secret_role:hunter2", "no_such_database"),
+        "postgres://secret_role:hunter2@127.0.0.1:1/x".to_owned(),
+        format!("postgres://secret_role:hunter2@127.0.0.1:{port}x/x"),
+        format!("postgres://secret_role:hunter2@127.0.0.1:{port}/x?sslmode=hunter2"),
+    ] {
+        let error = flowstream::open(&url).await.expect_err("it does not open");
+        let shown = format!("{error} {error:?}");
+        assert!(
+            !shown.contains("secret_") && !shown.contains("hunter2"),
+            "{shown}"
+        );
+    }
+    let options = PostgresOptions::new();
+    let storage = PostgresStorage::connect(&cluster.url(&database), options).await;
+    let shown = format!("{:?}", storage.expect("it opens"));
+    assert!(
+        shown.contains(&database) && !shown.contains("postgres@"),
+        "{shown}"
+    );
+}
+
+#[tokio::test]
+async fn the_name_of_the_schema_is_checked() {
+    let url = cluster().url("postgres");
+    for schema in [
+        "",
+        "1st",
+        "a b",
+        "a\"b",
+        "a.b",
+        "pg_x",
+        "x".repeat(49).as_str(),
+    ] {
+        let options = PostgresOptions::new().schema(schema);
+        assert_eq!(schema_sql(&options).unwrap_err().kind(), ErrorKind::Invalid);
+        let error = PostgresStorage::connect(&url, options).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{schema:?}");
+    }
+    let options = PostgresOptions::new().schema("Mixed_1");
+    let storage = PostgresStorage::connect(&url, options).await;
+    let name = Name::new("orders").unwrap();
+    storage
+        .expect("it opens")
+        .create_stream(&name, None)
+        .await
+        .expect("a stream");
+    let there = "SELECT count(*) FROM \"Mixed_1\".streams";
+    assert_eq!(cluster().psql("postgres", there).trim(), "1");
+}

@@ -1,0 +1,420 @@
+//! Private PostgreSQL clusters for tests.
+//!
+//! `initdb` runs once a machine and user; each cluster is a copy of what it made. A cluster listens on
+//! a Unix socket in its directory and on a free TCP port of the loopback, with fsync on, and trusts
+//! who connects. It is stopped and removed when its handle is dropped, and also when the process of
+//! the tests ends in any way, SIGKILL included: a guard process waits for that.
+//!
+//! Only processes that were started here are ever signalled, by their id.
+
+#![allow(dead_code, unreachable_pub, reason = "not every test needs all of it")]
+
+use std::fs;
+use std::io;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread::sleep;
+use std::time::Duration;
+
+pub mod proxy;
+
+/// How long starting, stopping and copying may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One server with its data.
+pub struct Cluster {
+    directory: PathBuf,
+    port: u16,
+    /// Removes the cluster once its standard input is closed.
+    guard: Option<Child>,
+}
+
+/// How a server is told to stop.
+#[derive(Clone, Copy, Debug)]
+pub enum Stop {
+    /// Ends the connections, writes a checkpoint.
+    Fast,
+    /// As a crash: recovery at the next start.
+    Immediate,
+}
+
+impl Cluster {
+    /// A new server with these settings besides the defaults, running.
+    pub fn start_with(settings: &[(&str, &str)]) -> Self {
+        let cluster = Self::create(settings);
+        cluster.start();
+        cluster
+    }
+
+    /// A new server, running.
+    pub fn start_new() -> Self {
+        Self::start_with(&[])
+    }
+
+    fn create(settings: &[(&str, &str)]) -> Self {
+        let template = template();
+        let directory = new_directory("cluster");
+        run(as_server_user("cp")
+            .arg("-a")
+            .arg(&template)
+            .arg(directory.join("data")));
+        let mut cluster = Self {
+            port: free_port(),
+            guard: Some(guard(&directory)),
+            directory,
+        };
+        cluster.configure(settings);
+        cluster
+    }
+
+    fn configure(&mut self, settings: &[(&str, &str)]) {
+        let mut text = format!(
+            "port = {}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\n",
+            self.port,
+            self.directory.display()
+        );
+        for (name, value) in settings {
+            text += &format!("{name} = '{value}'\n");
+        }
+        let path = self.data().join("postgresql.auto.conf");
+        fs::write(path, text).expect("the settings are written");
+    }
+
+    fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    /// Where sockets and logs are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The port, of TCP and in the name of the socket.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Starts the server after a [`stop`](Self::stop), and waits until it takes connections.
+    pub fn start(&self) {
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.directory.join("log"))
+            .expect("the log is opened");
+        // Its parent goes at once, so that the server is nobody's zombie.
+        let mut command = as_server_user("sh");
+        command
+            .args(["-c", "exec 3>&-; \"$0\" -D \"$1\" &"])
+            .arg(binaries().join("postgres"))
+            .arg(self.data())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a handle of the log"))
+            .stderr(log);
+        run_as_it_is(&mut command);
+        wait("the server starts", || {
+            self.state().as_deref() == Some("ready")
+        });
+    }
+
+    /// The id of the server's main process, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        let pid = self.postmaster_line(0)?.trim().parse().ok()?;
+        Path::new(&format!("/proc/{pid}")).exists().then_some(pid)
+    }
+
+    fn state(&self) -> Option<String> {
+        self.pid()?;
+        Some(self.postmaster_line(7)?.trim().to_owned())
+    }
+
+    fn postmaster_line(&self, number: usize) -> Option<String> {
+        let file = fs::read_to_string(self.data().join("postmaster.pid")).ok()?;
+        file.lines().nth(number).map(str::to_owned)
+    }
+
+    /// Stops the server and waits until it is gone. The data stays.
+    pub fn stop(&self, how: Stop) {
+        let Some(pid) = self.pid() else { return };
+        let signal = match how {
+            Stop::Fast => "INT",
+            Stop::Immediate => "QUIT",
+        };
+        self.signal(pid, signal);
+        wait("the server stops", || self.pid().is_none());
+    }
+
+    /// Sends a signal to a process of this server: one of its backends, or the main one.
+    pub fn signal(&self, pid: u32, signal: &str) {
+        let parent = parent_of(pid);
+        let main = self.pid();
+        assert!(
+            Some(pid) == main || (parent.is_some() && parent == main),
+            "{pid} is no process of this server"
+        );
+        run(Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]));
+    }
+
+    /// A URL over TCP, as the superuser.
+    pub fn url(&self, database: &str) -> String {
+        self.url_as("postgres", database)
+    }
+
+    /// A URL over TCP, as this role.
+    pub fn url_as(&self, role: &str, database: &str) -> String {
+        format!("postgres://{role}@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// A URL over the Unix socket, as the superuser.
+    pub fn socket_url(&self, database: &str) -> String {
+        let directory = self.directory.display();
+        format!(
+            "postgres://postgres@localhost:{}/{database}?host={directory}",
+            self.port
+        )
+    }
+
+    /// Runs SQL through psql, as the superuser, and gives what it printed, without decoration.
+    ///
+    /// # Panics
+    ///
+    /// If the server reports an error.
+    pub fn psql(&self, database: &str, sql: &str) -> String {
+        let mut command = Command::new(binaries().join("psql"));
+        command
+            .args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", sql])
+            .arg(self.url(database));
+        run(&mut command)
+    }
+
+    /// A new, empty database: its name.
+    pub fn database(&self) -> String {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("db{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        self.psql("postgres", &format!("CREATE DATABASE {name}"));
+        name
+    }
+
+    /// A standby of this server, streaming from it, running.
+    pub fn standby(&self) -> Self {
+        let directory = new_directory("standby");
+        run(as_server_user(binaries().join("pg_basebackup"))
+            .args(["--checkpoint=fast", "--write-recovery-conf", "-D"])
+            .arg(directory.join("data"))
+            .arg("-d")
+            .arg(self.url("postgres")));
+        let mut standby = Self {
+            port: free_port(),
+            guard: Some(guard(&directory)),
+            directory,
+        };
+        let source = format!("user=postgres host=127.0.0.1 port={}", self.port);
+        standby.configure(&[("primary_conninfo", &source)]);
+        standby.start();
+        standby
+    }
+
+    /// Makes a standby the primary.
+    pub fn promote(&self) {
+        self.psql("postgres", "SELECT pg_promote(true)");
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if let Some(mut guard) = self.guard.take() {
+            drop(guard.stdin.take());
+            // It has nothing to say, and cleans up as well as it can.
+            let _ = guard.wait();
+        }
+    }
+}
+
+/// A process that outlives this one by the time that it takes to remove the cluster.
+fn guard(directory: &Path) -> Child {
+    let script = r#"
+        cat >/dev/null
+        pid=$(head -n 1 "$0/data/postmaster.pid" 2>/dev/null)
+        if [ -n "$pid" ] && [ "$(readlink -f "/proc/$pid/cwd")" = "$(readlink -f "$0/data")" ]; then
+            kill -QUIT "$pid"
+            for _ in $(seq 300); do [ -e "/proc/$pid" ] || break; sleep 0.1; done
+        fi
+        rm -rf "$0"
+    "#;
+    Command::new("setsid")
+        .args(["sh", "-c", script])
+        .arg(directory)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the guard is started")
+}
+
+/// A pgbouncer in transaction mode before a cluster.
+pub struct Bouncer {
+    directory: PathBuf,
+    port: u16,
+    child: Child,
+}
+
+impl Bouncer {
+    /// Starts one; `None` if it is not installed.
+    pub fn start(cluster: &Cluster) -> Option<Self> {
+        let binary = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer"]
+            .into_iter()
+            .find(|path| Path::new(path).exists())?;
+        let directory = new_directory("bouncer");
+        let (port, path) = (free_port(), directory.join("pgbouncer.ini"));
+        let settings = format!(
+            "[databases]\n* = host=127.0.0.1 port={server} user=postgres\n[pgbouncer]\n\
+             listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n\
+             pool_mode = transaction\ndefault_pool_size = 4\nmax_client_conn = 500\n\
+             server_tls_sslmode = disable\nignore_startup_parameters = extra_float_digits\n",
+            server = cluster.port()
+        );
+        fs::write(&path, settings).expect("the settings are written");
+        let log = fs::File::create(directory.join("log")).expect("a log");
+        let child = as_server_user(binary)
+            .arg(&path)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a handle of the log"))
+            .stderr(log)
+            .spawn()
+            .expect("pgbouncer is started");
+        let bouncer = Self {
+            directory,
+            port,
+            child,
+        };
+        wait("pgbouncer starts", || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        Some(bouncer)
+    }
+
+    /// A URL through the pooler.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+}
+
+impl Drop for Bouncer {
+    fn drop(&mut self) {
+        // The child is the pooler itself: setpriv becomes what it runs.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// What initdb made, once: copied for each cluster.
+fn template() -> PathBuf {
+    let version = run(Command::new(binaries().join("postgres")).arg("--version"));
+    let version: String = version.chars().filter(|c| c.is_ascii_digit()).collect();
+    let user = run(Command::new("id").arg("-u"));
+    let name = format!("flowstream-initdb-{version}-{}-1", user.trim());
+    let template = std::env::temp_dir().join(name);
+    if template.join("PG_VERSION").exists() {
+        return template;
+    }
+    let draft = new_directory("initdb");
+    run(as_server_user(binaries().join("initdb"))
+        .args(["--auth=trust", "--username=postgres", "--encoding=UTF8"])
+        .args(["--locale=C", "--no-instructions", "-D"])
+        .arg(draft.join("data")));
+    // Whoever comes first wins; the others made the same.
+    if fs::rename(draft.join("data"), &template).is_err() {
+        assert!(template.join("PG_VERSION").exists(), "a template");
+    }
+    let _ = fs::remove_dir_all(draft);
+    template
+}
+
+fn binaries() -> PathBuf {
+    if let Some(directory) = std::env::var_os("POSTGRES_BIN") {
+        return directory.into();
+    }
+    let mut versions: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
+        .map(|(version, path)| (version, path.join("bin")))
+        .filter(|(_, path)| path.join("initdb").exists())
+        .collect();
+    versions.sort();
+    let newest = versions.pop().map(|(_, path)| path);
+    newest.expect("PostgreSQL is installed (tests/run does it), or POSTGRES_BIN names its binaries")
+}
+
+fn is_root() -> bool {
+    run(Command::new("id").arg("-u")).trim() == "0"
+}
+
+/// The server refuses to run as root: then the user `postgres` runs it.
+fn as_server_user(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    if !is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid=postgres", "--regid=postgres", "--init-groups"])
+        .arg(program);
+    command
+}
+
+/// A new directory that belongs to who runs the server.
+fn new_directory(kind: &str) -> PathBuf {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let name = format!("flowstream-{kind}-{}-{number}", std::process::id());
+    let directory = std::env::temp_dir().join(name);
+    let _ = fs::remove_dir_all(&directory);
+    fs::create_dir_all(&directory).expect("a directory");
+    if is_root() {
+        run(Command::new("chown")
+            .arg("postgres:postgres")
+            .arg(&directory));
+    }
+    directory
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    listener.local_addr().expect("an address").port()
+}
+
+fn parent_of(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in brackets, may have anything in it.
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(1)?.parse().ok()
+}
+
+fn run(command: &mut Command) -> String {
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {text}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Without pipes, which a server would keep open.
+fn run_as_it_is(command: &mut Command) {
+    let status: io::Result<_> = command.status();
+    let status = status.unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(status.success(), "{command:?}");
+}
+
+fn wait(what: &str, mut holds: impl FnMut() -> bool) {
+    let step = Duration::from_millis(10);
+    for _ in 0..PATIENCE.as_millis() / step.as_millis() {
+        if holds() {
+            return;
+        }
+        sleep(step);
+    }
+    panic!("not within {PATIENCE:?}: {what}");
+}
