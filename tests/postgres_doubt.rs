@@ -31,6 +31,15 @@ async fn open(url: &str) -> PostgresStorage {
     storage.expect("it opens")
 }
 
+/// On a pool whose sessions wait for locks as long as the slowest machine needs.
+async fn patient(url: &str) -> PostgresStorage {
+    let server: sqlx::postgres::PgConnectOptions = url.parse().unwrap();
+    let pool = sqlx::PgPool::connect_lazy_with(server.options([("lock_timeout", "300s")]));
+    let options = PostgresOptions::new().statement_timeout(Duration::from_secs(300));
+    let storage = PostgresStorage::from_pool(pool, options).await;
+    storage.expect("it opens")
+}
+
 async fn partition(storage: &PostgresStorage, stream: &str) -> Partition {
     let stream = Name::new(stream).unwrap();
     storage
@@ -230,15 +239,14 @@ async fn retries_that_overtake_the_first_attempt_write_once() {
     assert_eq!(ends_at(&storage, &orders).await, 1);
 }
 
-/// The zombie's append waits for a partition while its lease is taken over and 3,000 commits make and
+/// The zombie's append waits for a partition while its lease is taken over and 1,500 commits make and
 /// delete generations. It must see the new epoch, and no generation that is free again.
 async fn a_zombie_is_fenced_however_long_it_waits(level: &str) {
     let database = cluster().database();
     let sql = format!("ALTER DATABASE {database} SET default_transaction_isolation = '{level}'");
     cluster().psql("postgres", &sql);
     let url = cluster().url(&database);
-    let pool = sqlx::PgPool::connect(&url).await.unwrap();
-    let zombie = PostgresStorage::from_pool(pool, options()).await.unwrap();
+    let zombie = patient(&url).await;
     let zombie = Arc::new(zombie);
     let storage = open(&url).await;
     let orders = partition(&storage, "orders").await;
@@ -272,7 +280,7 @@ async fn a_zombie_is_fenced_however_long_it_waits(level: &str) {
         .await
         .unwrap();
     let new = takeover(&storage, &billing).await;
-    for _ in 0..3_000 {
+    for _ in 0..1_500 {
         storage
             .commit(&new, &Ranges::new())
             .await
@@ -318,8 +326,7 @@ async fn a_commit_with_an_old_snapshot_is_merged_into_the_newest() {
         format!("ALTER DATABASE {database} SET default_transaction_isolation = 'repeatable read'");
     cluster().psql("postgres", &sql);
     let url = cluster().url(&database);
-    let pool = sqlx::PgPool::connect(&url).await.unwrap();
-    let slow = Arc::new(PostgresStorage::from_pool(pool, options()).await.unwrap());
+    let slow = Arc::new(patient(&url).await);
     let storage = open(&url).await;
     let orders = partition(&storage, "orders").await;
     let billing = group(&storage, &orders).await;

@@ -3,7 +3,6 @@
 #![cfg(feature = "postgres")]
 
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
 
 use flowstream::storage::{
     Append, Group, Id, Name, Notification, Partition, PostgresOptions, PostgresStorage,
@@ -255,7 +254,6 @@ async fn through_a_transaction_pooler() {
             .consumer("orders", "billing")
             .await
             .expect("a consumer");
-        let started = Instant::now();
         let writers = (0..4).map(|_| {
             let there = there.clone();
             tokio::spawn(async move {
@@ -271,7 +269,6 @@ async fn through_a_transaction_pooler() {
         for writer in writers {
             writer.await.expect("a writer");
         }
-        assert!(started.elapsed() < Duration::from_secs(60));
         consumer.control().shutdown().await;
         here.close().await.expect("it closes");
         there.close().await.expect("it closes");

@@ -62,7 +62,7 @@ impl Cluster {
             .arg(directory.join("data")));
         let mut cluster = Self {
             port: free_port(),
-            guard: Some(guard(&directory)),
+            guard: Some(guard(&directory, "data", "postmaster.pid", "QUIT")),
             directory,
         };
         cluster.configure(settings);
@@ -206,7 +206,7 @@ impl Cluster {
             .arg(self.url("postgres")));
         let mut standby = Self {
             port: free_port(),
-            guard: Some(guard(&directory)),
+            guard: Some(guard(&directory, "data", "postmaster.pid", "QUIT")),
             directory,
         };
         let source = format!("user=postgres host=127.0.0.1 port={}", self.port);
@@ -231,13 +231,15 @@ impl Drop for Cluster {
     }
 }
 
-/// A process that outlives this one by the time that it takes to remove the cluster.
-fn guard(directory: &Path) -> Child {
+/// A process that outlives this one by the time that it takes to end the server that works in a
+/// part of the directory, and to remove the directory.
+fn guard(directory: &Path, work: &str, pid_file: &str, signal: &str) -> Child {
     let script = r#"
         cat >/dev/null
-        pid=$(head -n 1 "$0/data/postmaster.pid" 2>/dev/null)
-        if [ -n "$pid" ] && [ "$(readlink -f "/proc/$pid/cwd")" = "$(readlink -f "$0/data")" ]; then
-            kill -QUIT "$pid"
+        work=$(readlink -f "$0/$1")
+        pid=$(head -n 1 "$work/$2" 2>/dev/null)
+        if [ -n "$pid" ] && [ "$(readlink -f "/proc/$pid/cwd")" = "$work" ]; then
+            kill "-$3" "$pid"
             for _ in $(seq 300); do [ -e "/proc/$pid" ] || break; sleep 0.1; done
         fi
         rm -rf "$0"
@@ -245,6 +247,7 @@ fn guard(directory: &Path) -> Child {
     Command::new("setsid")
         .args(["sh", "-c", script])
         .arg(directory)
+        .args([work, pid_file, signal])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -254,9 +257,9 @@ fn guard(directory: &Path) -> Child {
 
 /// A pgbouncer in transaction mode before a cluster.
 pub struct Bouncer {
-    directory: PathBuf,
     port: u16,
     child: Child,
+    guard: Child,
 }
 
 impl Bouncer {
@@ -271,23 +274,22 @@ impl Bouncer {
             "[databases]\n* = host=127.0.0.1 port={server} user=postgres\n[pgbouncer]\n\
              listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n\
              pool_mode = transaction\ndefault_pool_size = 4\nmax_client_conn = 500\n\
-             server_tls_sslmode = disable\nignore_startup_parameters = extra_float_digits\n",
-            server = cluster.port()
+             server_tls_sslmode = disable\npidfile = {pid}\nignore_startup_parameters = extra_float_digits\n",
+            server = cluster.port(),
+            pid = directory.join("pid").display(),
         );
         fs::write(&path, settings).expect("the settings are written");
         let log = fs::File::create(directory.join("log")).expect("a log");
+        let guard = guard(&directory, ".", "pid", "TERM");
         let child = as_server_user(binary)
             .arg(&path)
+            .current_dir(&directory)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a handle of the log"))
             .stderr(log)
             .spawn()
             .expect("pgbouncer is started");
-        let bouncer = Self {
-            directory,
-            port,
-            child,
-        };
+        let bouncer = Self { port, child, guard };
         wait("pgbouncer starts", || {
             std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
         });
@@ -305,7 +307,8 @@ impl Drop for Bouncer {
         // The child is the pooler itself: setpriv becomes what it runs.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.directory);
+        drop(self.guard.stdin.take());
+        let _ = self.guard.wait();
     }
 }
 

@@ -4,6 +4,7 @@ use super::columns::{Columns, Reader, encode_ranges, not_understood};
 use super::core::Core;
 use super::gate::Pass;
 use super::tell::tell;
+use super::value::Value;
 use crate::error::{Error, Result};
 use crate::storage::group::{forgotten, no_partition};
 use crate::storage::{Append, Appended, Id, Lease, Notification, Partition, Ranges};
@@ -34,6 +35,17 @@ impl Commits {
             arrays.done.push(encode_ranges(done));
         }
         arrays
+    }
+
+    fn values(&self) -> [Value<'_>; 6] {
+        [
+            Value::Texts(&self.streams),
+            Value::Ints(Some(&self.partitions)),
+            Value::Texts(&self.groups),
+            Value::Ids(&self.owners),
+            Value::Bigints(&self.epochs),
+            Value::Texts(&self.done),
+        ]
     }
 }
 
@@ -68,25 +80,24 @@ impl Core {
         let commits = Commits::of(&append.commits);
         let columns = Columns::of(&row.records);
         let attributes = columns.attributes.as_ref();
-        let rows = self
-            .run(&self.pool, &self.sql.append_one, |query| {
-                query
-                    .bind(id)
-                    .bind(row.partition.stream.as_str().to_owned())
-                    .bind(row.partition.index as i32)
-                    .bind(&commits.streams)
-                    .bind(&commits.partitions)
-                    .bind(&commits.groups)
-                    .bind(&commits.owners)
-                    .bind(&commits.epochs)
-                    .bind(&commits.done)
-                    .bind(columns.count)
-                    .bind(&columns.ends)
-                    .bind(&row.records.bodies()[..])
-                    .bind(attributes.map(|(ends, _)| ends))
-                    .bind(attributes.map(|(_, bytes)| &bytes[..]))
-            })
-            .await?;
+        let [streams, partitions, groups, owners, epochs, done] = commits.values();
+        let values = [
+            Value::Id(id),
+            Value::Text(row.partition.stream.as_str()),
+            Value::Int(row.partition.index as i32),
+            streams,
+            partitions,
+            groups,
+            owners,
+            epochs,
+            done,
+            Value::Int(columns.count),
+            Value::Ints(Some(&columns.ends)),
+            Value::Bytes(Some(row.records.bodies())),
+            Value::Ints(attributes.map(|(ends, _)| &ends[..])),
+            Value::Bytes(attributes.map(|(_, bytes)| &bytes[..])),
+        ];
+        let rows = self.run(&self.pool, &self.sql.append_one, &values).await?;
         rows.iter().map(Place::read).collect()
     }
 
@@ -101,11 +112,11 @@ impl Core {
             .collect();
         let counts: Vec<i32> = columns.iter().map(|row| row.count).collect();
         let ends: Vec<i32> = columns.iter().flat_map(|row| &row.ends).copied().collect();
-        let bodies: Vec<&[u8]> = append
+        let bodies = append
             .rows
             .iter()
-            .map(|row| &row.records.bodies()[..])
-            .collect();
+            .map(|row| Some(&row.records.bodies()[..]));
+        let bodies: Vec<Option<&[u8]>> = bodies.collect();
         let attributes = columns.iter().map(|row| row.attributes.as_ref());
         let attribute_ends: Vec<i32> = attributes
             .clone()
@@ -116,25 +127,24 @@ impl Core {
         let attributes: Vec<Option<&[u8]>> = attributes
             .map(|attributes| attributes.map(|(_, bytes)| &bytes[..]))
             .collect();
-        let rows = self
-            .run(&self.pool, &self.sql.append_many, |query| {
-                query
-                    .bind(id)
-                    .bind(&streams)
-                    .bind(&partitions)
-                    .bind(&commits.streams)
-                    .bind(&commits.partitions)
-                    .bind(&commits.groups)
-                    .bind(&commits.owners)
-                    .bind(&commits.epochs)
-                    .bind(&commits.done)
-                    .bind(&counts)
-                    .bind(&ends)
-                    .bind(&bodies)
-                    .bind(&attribute_ends)
-                    .bind(&attributes)
-            })
-            .await?;
+        let [c_streams, c_partitions, groups, owners, epochs, done] = commits.values();
+        let values = [
+            Value::Id(id),
+            Value::Texts(&streams),
+            Value::Ints(Some(&partitions)),
+            c_streams,
+            c_partitions,
+            groups,
+            owners,
+            epochs,
+            done,
+            Value::Ints(Some(&counts)),
+            Value::Ints(Some(&ends)),
+            Value::ByteStrings(&bodies),
+            Value::Ints(Some(&attribute_ends)),
+            Value::ByteStrings(&attributes),
+        ];
+        let rows = self.run(&self.pool, &self.sql.append_many, &values).await?;
         rows.iter().map(Place::read).collect()
     }
 
@@ -145,11 +155,12 @@ impl Core {
     ) -> Result<Option<Vec<u64>>> {
         let uuid = Uuid::from_u128(id.0);
         let (streams, indexes) = arrays(partitions.iter().cloned());
-        let rows = self
-            .run(&self.pool, &self.sql.settle, |query| {
-                query.bind(uuid).bind(&streams).bind(&indexes)
-            })
-            .await?;
+        let values = [
+            Value::Id(uuid),
+            Value::Texts(&streams),
+            Value::Ints(Some(&indexes)),
+        ];
+        let rows = self.run(&self.pool, &self.sql.settle, &values).await?;
         let places: Vec<Place> = rows.iter().map(Place::read).collect::<Result<_>>()?;
         match places.first().map(|place| &*place.outcome) {
             Some("refused") => Ok(None),

@@ -1,11 +1,14 @@
 //! Batches and other values as columns of a row.
 
-use std::time::{Duration, SystemTime};
+use std::borrow::Cow;
+use std::str::FromStr;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use sqlx::Row;
-use sqlx::postgres::PgRow;
+use sqlx::postgres::{PgRow, PgValueFormat};
+use uuid::Uuid;
 
+use crate::clock::from_micros;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{GroupState, Id, Progress, Ranges, Records, StoredBatch};
 
@@ -68,36 +71,40 @@ impl<'r> Reader<'r> {
             .ok_or_else(not_understood)
     }
 
-    fn raw(&mut self) -> Result<Option<&'r [u8]>> {
-        let value = self
-            .row
-            .try_get_raw(self.next)
-            .map_err(|_| not_understood())?;
+    fn raw(&mut self) -> Result<Option<(PgValueFormat, &'r [u8])>> {
+        let value = self.row.try_get_raw(self.next);
+        let value = value.map_err(|_| not_understood())?;
         self.next += 1;
-        match value.as_bytes() {
-            Ok(bytes) => Ok(Some(bytes)),
-            // The only error there is: NULL.
-            Err(_) => Ok(None),
-        }
+        let format = value.format();
+        // The only error there is: NULL.
+        Ok(value.as_bytes().ok().map(|bytes| (format, bytes)))
     }
 
-    fn fixed<const N: usize>(&mut self) -> Result<Option<[u8; N]>> {
-        let Some(bytes) = self.raw()? else {
-            return Ok(None);
+    /// A value of so many bytes, or what its text says.
+    fn fixed<T, const N: usize>(
+        &mut self,
+        binary: impl FnOnce([u8; N]) -> T,
+        text: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>> {
+        let value = match self.raw()? {
+            None => return Ok(None),
+            Some((PgValueFormat::Binary, bytes)) => bytes.try_into().ok().map(binary),
+            Some((PgValueFormat::Text, bytes)) => std::str::from_utf8(bytes).ok().and_then(text),
         };
-        bytes.try_into().map(Some).map_err(|_| not_understood())
+        value.map(Some).ok_or_else(not_understood)
     }
 
     pub(super) fn int(&mut self) -> Result<Option<i32>> {
-        Ok(self.fixed()?.map(i32::from_be_bytes))
+        self.fixed(i32::from_be_bytes, |text| text.parse().ok())
     }
 
     pub(super) fn bool(&mut self) -> Result<bool> {
-        Ok(self.fixed::<1>()?.is_some_and(|byte| byte != [0]))
+        let value = self.fixed(|[byte]| byte != 0, |text| Some(text == "t"))?;
+        Ok(value.unwrap_or(false))
     }
 
     pub(super) fn bigint(&mut self) -> Result<Option<i64>> {
-        Ok(self.fixed()?.map(i64::from_be_bytes))
+        self.fixed(i64::from_be_bytes, |text| text.parse().ok())
     }
 
     /// An offset, an epoch, a generation.
@@ -107,45 +114,50 @@ impl<'r> Reader<'r> {
     }
 
     pub(super) fn id(&mut self) -> Result<Option<Id>> {
-        Ok(self.fixed()?.map(|bytes| Id(u128::from_be_bytes(bytes))))
+        let of_text = |text: &str| Some(Id(Uuid::parse_str(text).ok()?.as_u128()));
+        self.fixed(|bytes| Id(u128::from_be_bytes(bytes)), of_text)
     }
 
     pub(super) fn text(&mut self) -> Result<&'r str> {
-        let bytes = self.raw()?.ok_or_else(not_understood)?;
+        let (_, bytes) = self.raw()?.ok_or_else(not_understood)?;
         std::str::from_utf8(bytes).map_err(|_| not_understood())
     }
 
-    fn time(&mut self) -> Result<SystemTime> {
-        // Microseconds since 2000.
-        const YEAR_2000: Duration = Duration::from_secs(946_684_800);
-        let micros = self.bigint()?.ok_or_else(not_understood)?;
-        let distance = Duration::from_micros(micros.unsigned_abs());
-        let origin = SystemTime::UNIX_EPOCH + YEAR_2000;
-        let time = if micros < 0 {
-            origin.checked_sub(distance)
-        } else {
-            origin.checked_add(distance)
-        };
-        Ok(time.unwrap_or(origin))
+    fn bytes(&mut self) -> Result<Option<Cow<'r, [u8]>>> {
+        match self.raw()? {
+            None => Ok(None),
+            Some((PgValueFormat::Binary, bytes)) => Ok(Some(bytes.into())),
+            Some((PgValueFormat::Text, text)) => {
+                let bytes = decode_hex(text).ok_or_else(not_understood)?;
+                Ok(Some(bytes.into()))
+            }
+        }
     }
 
-    /// The elements of an array without NULLs, `N` bytes each; none of one that is NULL itself.
-    fn array<const N: usize>(
-        &mut self,
-    ) -> Result<impl ExactSizeIterator<Item = [u8; N]> + use<'r, N>> {
+    /// The elements of an array without NULLs; none of one that is NULL itself.
+    fn array<T: FromStr, const N: usize>(&mut self, binary: fn([u8; N]) -> T) -> Result<Vec<T>> {
         const HEAD: usize = 20;
-        let bytes = self.raw()?.unwrap_or_default();
+        let (format, bytes) = self.raw()?.unwrap_or((PgValueFormat::Binary, &[]));
+        if format == PgValueFormat::Text {
+            let text = std::str::from_utf8(bytes).ok();
+            let inside = text.and_then(|text| text.strip_prefix('{')?.strip_suffix('}'));
+            let inside = inside.ok_or_else(not_understood)?;
+            let elements = inside.split_terminator(',').map(str::parse);
+            let elements: Result<_, _> = elements.collect();
+            return elements.map_err(|_| not_understood());
+        }
         let elements = bytes.get(HEAD..).unwrap_or_default();
         let step = size_of::<u32>() + N;
-        let is_whole = elements.len().is_multiple_of(step)
-            && elements
-                .chunks_exact(step)
-                .all(|element| element[..4] == (N as u32).to_be_bytes());
-        if !is_whole {
+        if !elements.len().is_multiple_of(step) {
             return Err(not_understood());
         }
-        let element = |chunk: &[u8]| chunk[4..].try_into().expect("as long as that");
-        Ok(elements.chunks_exact(step).map(element))
+        let elements = elements.chunks_exact(step).map(|element| {
+            let (len, value) = element.split_first_chunk()?;
+            let is_whole = u32::from_be_bytes(*len) as usize == N;
+            is_whole.then_some(binary(value.try_into().ok()?))
+        });
+        let elements: Option<Vec<T>> = elements.collect();
+        elements.ok_or_else(not_understood)
     }
 
     /// A range of offsets in two columns.
@@ -166,9 +178,9 @@ impl<'r> Reader<'r> {
         let epoch = self.offset()?;
         let generation = self.offset()?;
         let progress = self.progress()?;
-        let offsets = self.array()?.map(|at| i64::from_be_bytes(at) as u64);
-        let counts = self.array()?.map(|count| i32::from_be_bytes(count) as u32);
-        let mut attempts: Vec<(u64, u32)> = offsets.zip(counts).collect();
+        let offsets = self.array(u64::from_be_bytes)?;
+        let counts = self.array(u32::from_be_bytes)?;
+        let mut attempts: Vec<(u64, u32)> = offsets.into_iter().zip(counts).collect();
         attempts.sort_unstable();
         Ok(GroupState {
             owner,
@@ -187,18 +199,18 @@ impl<'r> Reader<'r> {
             return Ok(None);
         };
         let count = self.int()?.ok_or_else(not_understood)? as u32;
-        let appended_at = self.time()?;
-        let ends = self.array::<4>()?;
-        let bodies = self.raw()?.unwrap_or_default();
-        let attribute_ends = self.array::<4>()?;
-        let attributes = self.raw()?;
+        let appended_at = from_micros(self.bigint()?.ok_or_else(not_understood)?);
+        let ends = self.array(u32::from_be_bytes)?;
+        let bodies = self.bytes()?.unwrap_or_default();
+        let attribute_ends = self.array(u32::from_be_bytes)?;
+        let attributes = self.bytes()?;
         if ends.len() != count as usize {
             return Err(damaged(base));
         }
         let mut encoded = Vec::with_capacity(
             HEAD + 2 * size_of::<u32>() * (1 + ends.len())
                 + bodies.len()
-                + attributes.map_or(0, <[u8]>::len),
+                + attributes.as_ref().map_or(0, |bytes| bytes.len()),
         );
         encoded.put_u8(if attributes.is_some() {
             HAS_ATTRIBUTES
@@ -206,9 +218,9 @@ impl<'r> Reader<'r> {
             0
         });
         encoded.put_u32_le(count);
-        put_column(&mut encoded, ends, bodies);
+        put_column(&mut encoded, &ends, &bodies);
         if let Some(attributes) = attributes {
-            put_column(&mut encoded, attribute_ends, attributes);
+            put_column(&mut encoded, &attribute_ends, &attributes);
         }
         let records = Records::decode(&encoded.into()).map_err(|_| damaged(base))?;
         Ok(Some(StoredBatch {
@@ -219,13 +231,24 @@ impl<'r> Reader<'r> {
     }
 }
 
-fn put_column(encoded: &mut Vec<u8>, ends: impl Iterator<Item = [u8; 4]>, bytes: &[u8]) {
+fn put_column(encoded: &mut Vec<u8>, ends: &[u32], bytes: &[u8]) {
     encoded.put_u32_le(bytes.len() as u32);
-    for mut end in ends {
-        end.reverse();
-        encoded.put_slice(&end);
+    for end in ends {
+        encoded.put_u32_le(*end);
     }
     encoded.put_slice(bytes);
+}
+
+/// As `bytea_output = hex` has it, which is the default.
+fn decode_hex(text: &[u8]) -> Option<Vec<u8>> {
+    let (pairs, []) = text.strip_prefix(b"\\x")?.as_chunks() else {
+        return None;
+    };
+    let digit = |digit: u8| char::from(digit).to_digit(16);
+    let bytes = pairs
+        .iter()
+        .map(|[high, low]| Some((digit(*high)? << 4 | digit(*low)?) as u8));
+    bytes.collect()
 }
 
 /// As the server reads and writes an `int8multirange`.

@@ -45,8 +45,11 @@ pub(super) fn of_ours(server: PgConnectOptions, options: &PostgresOptions) -> Pg
         ("tcp_keepalives_idle", "10"),
         ("tcp_keepalives_interval", "5"),
         ("client_connection_check_interval", "5s"),
-        // Plans are kept: none may read a whole table because it was small when it was made.
+        // Every look is by index, as in the functions: see the schema.
+        ("plan_cache_mode", "force_generic_plan"),
         ("enable_seqscan", "off"),
+        ("enable_hashjoin", "off"),
+        ("enable_mergejoin", "off"),
     ];
     let ours = settings
         .into_iter()

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::AssertSqlSafe;
-use sqlx::postgres::{PgArguments, PgRow, Postgres};
-use sqlx::query::Query;
+use sqlx::postgres::{PgConnection, PgRow};
 
 use super::connect::Connections;
 use super::error::{Access, Fail, Server};
@@ -14,6 +13,7 @@ use super::gate::{Gate, Pass};
 use super::listen::Listening;
 use super::schema::for_schema;
 use super::tell::Teller;
+use super::value::{Value, write_into};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Id;
@@ -26,7 +26,8 @@ pub(super) struct Core {
     pub(super) pool: Connections,
     /// Leases: they never wait behind a long append.
     pub(super) leases: Connections,
-    pub(super) is_persistent: bool,
+    /// Whether a session of the server is this connection's own: no pooler shares it out.
+    pub(super) is_direct: bool,
     pub(super) deadline: Duration,
     pub(super) gate: Gate,
     pub(super) sql: Sql,
@@ -63,12 +64,17 @@ pub(super) struct Statement {
 impl Sql {
     /// The functions say in the schema what they lock.
     pub(super) fn new(schema: &str) -> Self {
-        let statement = |sql, access| Statement {
-            text: for_schema(sql, schema).into(),
-            access,
+        let statement = |sql: &str, access| {
+            // What it locks, and why, is for those who read the file.
+            let lines = sql.lines().filter(|line| !line.starts_with("--"));
+            let sql: Vec<&str> = lines.collect();
+            Statement {
+                text: for_schema(&sql.join("\n"), schema).into(),
+                access,
+            }
         };
-        let write = |sql| statement(sql, Access::Write);
-        let read = |sql| statement(sql, Access::Read);
+        let write = |sql: &str| statement(sql, Access::Write);
+        let read = |sql: &str| statement(sql, Access::Read);
         Self {
             append_one: write(include_str!("sql/append_one.sql")),
             append_many: write(include_str!("sql/append_many.sql")),
@@ -90,20 +96,18 @@ impl Sql {
     }
 }
 
-pub(super) type Filled<'q> = Query<'q, Postgres, PgArguments>;
-
 impl Core {
     /// Runs a statement, as often as it collides with another, up to the deadline.
     pub(super) async fn run(
         &self,
         pool: &Connections,
         statement: &Statement,
-        fill: impl for<'q> Fn(Filled<'q>) -> Filled<'q> + Send,
+        values: &[Value<'_>],
     ) -> Result<Vec<PgRow>> {
         let give_up = self.clock.now() + self.deadline;
         let mut collisions = 0;
         loop {
-            let fail = match self.run_once(pool, statement, &fill, give_up).await {
+            let fail = match self.run_once(pool, statement, values, give_up).await {
                 Ok(rows) => return Ok(rows),
                 Err(fail) => fail,
             };
@@ -120,14 +124,12 @@ impl Core {
         &self,
         pool: &Connections,
         statement: &Statement,
-        fill: &(impl for<'q> Fn(Filled<'q>) -> Filled<'q> + Send),
+        values: &[Value<'_>],
         give_up: Duration,
     ) -> Result<Vec<PgRow>, Fail> {
         let mut connection = pool.lend().await?;
-        let query = sqlx::query(AssertSqlSafe(statement.text.clone()));
-        let query = fill(query).persistent(self.is_persistent);
         let answer = tokio::select! {
-            answer = query.fetch_all(&mut *connection) => answer.map_err(Fail::Running),
+            answer = self.send(&mut connection, statement, values) => answer.map_err(Fail::Running),
             () = self.clock.sleep_until(give_up) => Err(Fail::Late),
         };
         match &answer {
@@ -135,6 +137,23 @@ impl Core {
             _ => connection.give_back(),
         }
         answer
+    }
+
+    async fn send(
+        &self,
+        connection: &mut PgConnection,
+        statement: &Statement,
+        values: &[Value<'_>],
+    ) -> Result<Vec<PgRow>, sqlx::Error> {
+        if !self.is_direct {
+            let sql = write_into(&statement.text, values);
+            return sqlx::raw_sql(AssertSqlSafe(sql))
+                .fetch_all(connection)
+                .await;
+        }
+        let query = sqlx::query(AssertSqlSafe(statement.text.clone()));
+        let query = values.iter().fold(query, |query, value| value.bind(query));
+        query.fetch_all(connection).await
     }
 
     /// Waits a moment, longer and less predictable each time.

@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::append::arrays;
 use super::columns::{Reader, not_understood};
 use super::core::Core;
+use super::value::Value;
 use crate::error::Result;
 use crate::storage::group::{self, no_partition};
 use crate::storage::{Fetched, Name, Partition, Read, StreamSettings};
@@ -26,10 +27,9 @@ impl Core {
         // What is not allowed matters only if the stream is not there.
         let allowed = group::partitions(stream, wanted);
         let partitions = allowed.as_ref().ok().map(|partitions| *partitions as i32);
+        let values = [Value::Text(stream.as_str()), Value::OptionalInt(partitions)];
         let rows = self
-            .run(&self.pool, &self.sql.create_stream, |query| {
-                query.bind(stream.as_str().to_owned()).bind(partitions)
-            })
+            .run(&self.pool, &self.sql.create_stream, &values)
             .await?;
         let row = rows.first().ok_or_else(not_understood)?;
         match Reader::new(row).int()? {
@@ -40,16 +40,14 @@ impl Core {
 
     pub(super) async fn read(&self, read: &Read) -> Result<Fetched> {
         let bytes = i64::try_from(read.max_bytes).unwrap_or(i64::MAX);
-        let rows = self
-            .run(&self.pool, &self.sql.read, |query| {
-                query
-                    .bind(read.partition.stream.as_str().to_owned())
-                    .bind(read.partition.index as i32)
-                    .bind(as_bigint(read.from))
-                    .bind(bytes)
-                    .bind(read.group.as_ref().map(|name| name.as_str().to_owned()))
-            })
-            .await?;
+        let values = [
+            Value::Text(read.partition.stream.as_str()),
+            Value::Int(read.partition.index as i32),
+            Value::Bigint(as_bigint(read.from)),
+            Value::Bigint(bytes),
+            Value::OptionalText(read.group.as_ref().map(Name::as_str)),
+        ];
+        let rows = self.run(&self.pool, &self.sql.read, &values).await?;
         let Some(first) = rows.first() else {
             return Err(no_partition(&read.partition));
         };
@@ -71,11 +69,8 @@ impl Core {
 
     pub(super) async fn bounds(&self, partitions: &[Partition]) -> Result<Vec<Range<u64>>> {
         let (streams, indexes) = arrays(partitions.iter().cloned());
-        let rows = self
-            .run(&self.pool, &self.sql.bounds, |query| {
-                query.bind(&streams).bind(&indexes)
-            })
-            .await?;
+        let values = [Value::Texts(&streams), Value::Ints(Some(&indexes))];
+        let rows = self.run(&self.pool, &self.sql.bounds, &values).await?;
         let mut all = vec![None; partitions.len()];
         for row in &rows {
             let mut columns = Reader::new(row);
@@ -89,15 +84,12 @@ impl Core {
     }
 
     pub(super) async fn trim(&self, partition: &Partition, before: u64) -> Result<u64> {
-        let stream = partition.stream.as_str();
-        let rows = self
-            .run(&self.pool, &self.sql.trim, |query| {
-                query
-                    .bind(stream.to_owned())
-                    .bind(partition.index as i32)
-                    .bind(as_bigint(before))
-            })
-            .await?;
+        let values = [
+            Value::Text(partition.stream.as_str()),
+            Value::Int(partition.index as i32),
+            Value::Bigint(as_bigint(before)),
+        ];
+        let rows = self.run(&self.pool, &self.sql.trim, &values).await?;
         let row = rows.first().ok_or_else(not_understood)?;
         let start = Reader::new(row).bigint()?;
         let start = start.ok_or_else(|| no_partition(partition))?;
@@ -110,14 +102,12 @@ impl Core {
 
     async fn sweep(&self, partition: &Partition) -> Result<()> {
         loop {
-            let rows = self
-                .run(&self.pool, &self.sql.sweep, |query| {
-                    query
-                        .bind(partition.stream.as_str().to_owned())
-                        .bind(partition.index as i32)
-                        .bind(SWEEP)
-                })
-                .await?;
+            let values = [
+                Value::Text(partition.stream.as_str()),
+                Value::Int(partition.index as i32),
+                Value::Int(SWEEP),
+            ];
+            let rows = self.run(&self.pool, &self.sql.sweep, &values).await?;
             let row = rows.first().ok_or_else(not_understood)?;
             if !Reader::new(row).bool()? {
                 return Ok(());

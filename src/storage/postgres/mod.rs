@@ -38,6 +38,7 @@ mod log;
 mod options;
 mod schema;
 mod tell;
+mod value;
 
 /// A storage in a schema of a PostgreSQL database, 14 or later, for any number of processes.
 ///
@@ -146,7 +147,7 @@ impl PostgresStorage {
             schema: options.schema.clone(),
             pool,
             leases,
-            is_persistent: !options.is_pooled,
+            is_direct: !options.is_pooled,
             deadline: options.statement_timeout + GRACE,
             gate: Gate::default(),
             sql: Sql::new(&options.schema),

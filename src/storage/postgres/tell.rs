@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::gate::Pass;
+use super::value::Value;
 use crate::clock::Clock;
 use crate::storage::notify::Notifier;
 use crate::storage::{Id, Name, Notification, Partition};
@@ -101,9 +102,8 @@ impl Telling {
             if texts.is_empty() {
                 return;
             }
-            let told = core.run(&core.pool, &core.sql.notify, |query| {
-                query.bind(&core.schema).bind(&texts)
-            });
+            let values = [Value::Text(&core.schema), Value::Texts(&texts)];
+            let told = core.run(&core.pool, &core.sql.notify, &values);
             if let Err(error) = told.await {
                 // Others look by themselves, a little later.
                 tracing::debug!(%error, "could not tell other processes of messages");

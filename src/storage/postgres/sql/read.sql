@@ -1,8 +1,8 @@
 -- The batches from the one that contains $3 on, up to about $4 bytes, where the log starts and ends,
 -- and the epoch of the group $5: one snapshot. One row without a batch where there is none; no row
--- where there is no such partition. In no order.
+-- where there is no such partition. In no order. Times in microseconds since 1970.
 SELECT l.start_offset, l.end_offset, coalesce(g.epoch, 0),
-    b.base_offset, b.count, b.appended_at, b.ends, b.bodies, b.attribute_ends, b.attributes
+    b.base_offset, b.count, (extract(epoch FROM b.appended_at) * 1000000)::bigint, b.ends, b.bodies, b.attribute_ends, b.attributes
 FROM {schema}.streams s
 JOIN {schema}.partitions p ON p.stream_id = s.stream_id
 CROSS JOIN LATERAL {schema}.bounds(p.stream_id, p.partition) l

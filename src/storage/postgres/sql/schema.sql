@@ -109,6 +109,10 @@ BEGIN
         PRIMARY KEY (group_id, generation)
     );
 
+    -- Every look of a function is by index, for a few rows. Plans are made once a session and say so
+    -- whatever the statistics say then: the planner would plan anew for each call, since it takes an
+    -- array of unknown length for ten rows, or read a whole table that was small.
+
     -- What each function that writes begins with: durable whatever the role or the pool says, and
     -- no wait without an end.
     CREATE FUNCTION {schema}.begin_write() RETURNS void LANGUAGE plpgsql AS $function$
@@ -178,7 +182,9 @@ BEGIN
     -- the lease.
     CREATE FUNCTION {schema}.advance(
         id bigint, done int8multirange, OUT new_position bigint, OUT new_acked int8multirange
-    ) LANGUAGE plpgsql SET enable_seqscan = off AS $function$
+    ) LANGUAGE plpgsql
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
     DECLARE
         last {schema}.positions;
         first int8range;
@@ -228,7 +234,9 @@ BEGIN
         c_streams text[], c_parts int[], c_groups text[], c_owners uuid[], c_epochs bigint[], c_done text[]
     ) RETURNS TABLE (
         outcome text, ord int, stream_id int, partition int, base_offset bigint, appended_at timestamptz
-    ) LANGUAGE plpgsql SET enable_seqscan = off AS $function$
+    ) LANGUAGE plpgsql
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
     DECLARE
         has_commits boolean := cardinality(c_groups) > 0;
         has_rows boolean := cardinality(streams) > 0;
@@ -345,7 +353,9 @@ BEGIN
     -- by then, or finds the refusal; in repeatable read it fails at the updated row.
     CREATE FUNCTION {schema}.settle(id uuid, streams text[], parts int[])
     RETURNS TABLE (outcome text, ord int, base_offset bigint)
-    LANGUAGE plpgsql SET enable_seqscan = off AS $function$
+    LANGUAGE plpgsql
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
     DECLARE
         mine boolean;
     BEGIN
@@ -401,7 +411,9 @@ BEGIN
 
     -- The last batch to read: from the one at `first` on, until so many bytes are reached.
     CREATE FUNCTION {schema}.read_until(stream int, part int, first bigint, bytes bigint) RETURNS bigint
-    STABLE LANGUAGE plpgsql SET enable_seqscan = off AS $function$
+    STABLE LANGUAGE plpgsql
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
     DECLARE
         b record;
         total bigint := 0;
@@ -425,7 +437,9 @@ BEGIN
     -- The first batch of a partition that was appended at this time or later: times never go back
     -- within one, so the offsets are searched by halves.
     CREATE FUNCTION {schema}.appended_since(stream int, part int, moment timestamptz) RETURNS bigint
-    STABLE LANGUAGE plpgsql SET enable_seqscan = off AS $function$
+    STABLE LANGUAGE plpgsql
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
     DECLARE
         low bigint;
         high bigint;
@@ -451,7 +465,9 @@ BEGIN
     -- False if there is no such partition. `place` is earliest, latest, offset or time.
     CREATE FUNCTION {schema}.create_group(
         stream text, part int, grp text, place text, at_offset bigint, at_time timestamptz
-    ) RETURNS boolean LANGUAGE plpgsql SET enable_seqscan = off AS $function$
+    ) RETURNS boolean LANGUAGE plpgsql
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
     DECLARE
         sid int;
         id bigint;
@@ -492,7 +508,9 @@ BEGIN
     ) RETURNS TABLE (
         owner uuid, epoch bigint, generation bigint, "position" bigint, acked text,
         attempted bigint[], attempts int[], start_offset bigint, end_offset bigint
-    ) LANGUAGE plpgsql SET enable_seqscan = off AS $function$
+    ) LANGUAGE plpgsql
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
     DECLARE
         lease {schema}.leases;
         last {schema}.positions;
@@ -549,7 +567,9 @@ BEGIN
     -- No row if the lease is not this one. Locks the lease.
     CREATE FUNCTION {schema}.commit(
         stream text, part int, grp text, claimer uuid, at_epoch bigint, done text
-    ) RETURNS TABLE ("position" bigint, acked text) LANGUAGE plpgsql SET enable_seqscan = off AS $function$
+    ) RETURNS TABLE ("position" bigint, acked text) LANGUAGE plpgsql
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
     DECLARE
         id bigint;
     BEGIN
@@ -568,7 +588,9 @@ BEGIN
 
     -- Whether the lease was this one. Locks the lease.
     CREATE FUNCTION {schema}.release(stream text, part int, grp text, claimer uuid, at_epoch bigint)
-    RETURNS boolean LANGUAGE plpgsql SET enable_seqscan = off AS $function$
+    RETURNS boolean LANGUAGE plpgsql
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
     DECLARE
         id bigint;
     BEGIN
@@ -589,7 +611,9 @@ BEGIN
     -- Moves the start of the log; NULL if there is no such partition. The rows go afterwards, by
     -- sweep. Locks the partition.
     CREATE FUNCTION {schema}.trim(stream text, part int, before bigint) RETURNS bigint
-    LANGUAGE plpgsql SET enable_seqscan = off AS $function$
+    LANGUAGE plpgsql
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
     DECLARE
         sid int;
         log record;
@@ -624,7 +648,9 @@ BEGIN
     -- also old and not among the last thousand, whose ids are still known that way; the newest is
     -- never deleted. Says whether there is more. Locks the floor, so appends go on.
     CREATE FUNCTION {schema}.sweep(stream text, part int, at_most int) RETURNS boolean
-    LANGUAGE plpgsql SET enable_seqscan = off AS $function$
+    LANGUAGE plpgsql
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
     DECLARE
         floor {schema}.floors;
         last bigint;

@@ -1,5 +1,5 @@
-//! The promises hold at every default of isolation and durability that a role, a database or a pool
-//! can have.
+//! The conformance suite where a session is not as the storage would have it: at stricter levels of
+//! isolation, and through a pooler that gives each statement another session.
 
 #![cfg(all(feature = "conformance", feature = "postgres"))]
 
@@ -12,7 +12,7 @@ use flowstream::conformance::{Harness, checks};
 use flowstream::storage::{PostgresOptions, PostgresStorage, Storage};
 use flowstream::{Clock, SystemClock};
 use futures::future::BoxFuture;
-use postgres_support::Cluster;
+use postgres_support::{Bouncer, Cluster};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 mod postgres_support;
@@ -22,34 +22,48 @@ fn cluster() -> &'static Cluster {
     CLUSTER.get_or_init(Cluster::start_new)
 }
 
-/// A storage on a pool whose sessions have this default.
 struct Postgres {
     clock: SystemClock,
-    setting: (&'static str, &'static str),
+    way: Way,
     schema: String,
     storage: Mutex<Arc<dyn Storage>>,
 }
 
 impl Postgres {
-    async fn new(setting: (&'static str, &'static str)) -> Self {
+    async fn new(way: Way) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let schema = format!("check_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let storage = open(setting, &schema).await;
+        let storage = open(way, &schema).await;
         Self {
             clock: SystemClock::new(),
-            setting,
+            way,
             schema,
             storage: Mutex::new(storage),
         }
     }
 }
 
-async fn open(setting: (&str, &str), schema: &str) -> Arc<dyn Storage> {
+#[derive(Clone, Copy)]
+enum Way {
+    /// A pool of the application, whose sessions have this default.
+    Isolation(&'static str),
+    Pooler(&'static Bouncer),
+}
+
+async fn open(way: Way, schema: &str) -> Arc<dyn Storage> {
+    let options = PostgresOptions::new().schema(schema);
+    let level = match way {
+        Way::Isolation(level) => level,
+        Way::Pooler(bouncer) => {
+            let url = bouncer.url("postgres");
+            let storage = PostgresStorage::connect(&url, options.pooled(true)).await;
+            return Arc::new(storage.expect("the storage opens"));
+        }
+    };
     let server = PgConnectOptions::from_str(&cluster().url("postgres")).unwrap();
     let pool = PgPoolOptions::new()
         .max_connections(12)
-        .connect_lazy_with(server.options([setting]));
-    let options = PostgresOptions::new().schema(schema);
+        .connect_lazy_with(server.options([("default_transaction_isolation", level)]));
     let storage = PostgresStorage::from_pool(pool, options).await;
     Arc::new(storage.expect("the storage opens"))
 }
@@ -70,27 +84,35 @@ impl Harness for Postgres {
     fn reopen(&self) -> BoxFuture<'_, Option<Arc<dyn Storage>>> {
         Box::pin(async {
             self.storage().close().await.expect("it is closed");
-            let storage = open(self.setting, &self.schema).await;
+            let storage = open(self.way, &self.schema).await;
             *self.storage.lock().unwrap() = storage.clone();
             Some(storage)
         })
     }
 }
 
-/// All checks: whatever does not collide is cheap.
-async fn all_checks(setting: (&'static str, &'static str)) {
+async fn all_checks(way: Way) {
     for check in checks() {
-        println!("{} at {}", check.name(), setting.1);
-        check.run(Arc::new(Postgres::new(setting).await)).await;
+        println!("{}", check.name());
+        check.run(Arc::new(Postgres::new(way).await)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_repeatable_read() {
-    all_checks(("default_transaction_isolation", "repeatable read")).await;
+    all_checks(Way::Isolation("repeatable read")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_serializable() {
-    all_checks(("default_transaction_isolation", "serializable")).await;
+    all_checks(Way::Isolation("serializable")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn through_a_transaction_pooler() {
+    static BOUNCER: OnceLock<Option<Bouncer>> = OnceLock::new();
+    match BOUNCER.get_or_init(|| Bouncer::start(cluster())) {
+        Some(bouncer) => all_checks(Way::Pooler(bouncer)).await,
+        None => eprintln!("pgbouncer is not installed: skipped"),
+    }
 }
