@@ -85,6 +85,7 @@
 //! | --- | --- | --- |
 //! | `redb:PATH` | embedded, one file, one process; every commit is fsynced | `redb` (default) |
 //! | `memory:` | for tests, and as a bus inside a process; gone with it | |
+//! | `postgres://…` | a schema in a PostgreSQL database (14 or later), shared by any number of processes; in the making, see the README | `postgres` |
 //!
 //! Others implement [`storage::Storage`], and run the same tests with the feature `conformance`.
 //!
@@ -127,7 +128,8 @@ pub use options::Options;
 pub use producer::{Appended, Producer, ProducerBuilder};
 pub use storage::{GroupState, Progress, Ranges, Start};
 
-/// Opens the storage that a URL names, with the default [`Options`]: `redb:PATH` or `memory:`.
+/// Opens the storage that a URL names, with the default [`Options`]: `redb:PATH`, `memory:` or
+/// `postgres://…`.
 ///
 /// # Errors
 ///
