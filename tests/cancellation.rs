@@ -54,7 +54,7 @@ async fn append(producer: &mut flowstream::Producer, message: Message) {
 async fn producers(url: &str) -> usize {
     let mut points = 0;
     points += cancel(url, "create_stream", async |world, polls| {
-        let ready = poll_at_most(polls, world.flow.create_stream("orders", 3)).await;
+        let ready = drop_after(polls, world.flow.create_stream("orders", 3)).await;
         soon("again", world.flow.create_stream("orders", 3))
             .await
             .unwrap();
@@ -63,7 +63,7 @@ async fn producers(url: &str) -> usize {
     })
     .await;
     points += cancel(url, "producer", async |world, polls| {
-        let ready = poll_at_most(polls, world.flow.producer("orders").into_future()).await;
+        let ready = drop_after(polls, world.flow.producer("orders").into_future()).await;
         let mut producer = world.flow.producer("orders").await.unwrap();
         soon("a send", producer.send("0".into())).await.unwrap();
         assert_eq!(world.bodies("orders").await, ["0"]);
@@ -84,7 +84,7 @@ async fn producers(url: &str) -> usize {
         points += cancel(url, "send", async |world, polls| {
             let mut producer = world.flow.producer("orders").await.unwrap();
             fail(world);
-            let ready = poll_at_most(polls, producer.send("0".into())).await;
+            let ready = drop_after(polls, producer.send("0".into())).await;
             producer.feed("1".into()).await.unwrap();
             flush(&mut producer).await;
             world.faulty.heal();
@@ -104,7 +104,7 @@ async fn producers(url: &str) -> usize {
             fail(world);
             producer.feed("0".into()).await.unwrap();
             producer.feed("1".into()).await.unwrap();
-            let ready = poll_at_most(polls, producer.feed("2".into())).await;
+            let ready = drop_after(polls, producer.feed("2".into())).await;
             flush(&mut producer).await;
             world.faulty.heal();
             quiet().await;
@@ -119,7 +119,7 @@ async fn producers(url: &str) -> usize {
             let mut producer = world.flow.producer("orders").await.unwrap();
             fail(world);
             producer.feed("0".into()).await.unwrap();
-            let ready = poll_at_most(polls, producer.flush()).await;
+            let ready = drop_after(polls, producer.flush()).await;
             producer.feed("1".into()).await.unwrap();
             flush(&mut producer).await;
             world.faulty.heal();
@@ -132,7 +132,7 @@ async fn producers(url: &str) -> usize {
             let mut producer = world.flow.producer("orders").await.unwrap();
             fail(world);
             producer.feed("0".into()).await.unwrap();
-            let ready = poll_at_most(polls, producer.close()).await;
+            let ready = drop_after(polls, producer.close()).await;
             while soon("the close", producer.close()).await.is_err() {}
             world.faulty.heal();
             quiet().await;
@@ -153,7 +153,7 @@ async fn producers(url: &str) -> usize {
                 .into_iter()
                 .map(|body| Ok::<_, Error>(Message::from(body)));
             let mut source = stream::iter(messages);
-            let ready = poll_at_most(polls, producer.send_all(&mut source)).await;
+            let ready = drop_after(polls, producer.send_all(&mut source)).await;
             flush(&mut producer).await;
             let left = source.count().await;
             world.faulty.heal();
@@ -174,7 +174,7 @@ async fn producers(url: &str) -> usize {
             fail(world);
             let there = Message::new("there").with_stream("elsewhere").unwrap();
             let batch = [Message::new("1"), there];
-            let ready = poll_at_most(polls, producer.append(batch)).await;
+            let ready = drop_after(polls, producer.append(batch)).await;
             flush(&mut producer).await;
             append(&mut producer, Message::new("2")).await;
             world.faulty.heal();
@@ -199,7 +199,7 @@ async fn producers(url: &str) -> usize {
                 .times(Call::Append, fault.unwrap_or(Fault::Doubt), 1);
             let mut error = producer.append(Message::new("0")).await.unwrap_err();
             let batch = error.take_unsent().unwrap();
-            let ready = poll_at_most(polls, producer.append(batch)).await;
+            let ready = drop_after(polls, producer.append(batch)).await;
             append(&mut producer, Message::new("1")).await;
             world.faulty.heal();
             quiet().await;
@@ -225,7 +225,7 @@ async fn producers(url: &str) -> usize {
                 producer.send(body.into()).await.unwrap();
             }
         };
-        let ready = poll_at_most(polls, sending).await;
+        let ready = drop_after(polls, sending).await;
         drop(producer);
         soon("what is under way", world.flow.close()).await.unwrap();
         ready.is_some()
@@ -240,7 +240,7 @@ async fn consumers(url: &str) -> usize {
         world.flow.create_stream("orders", 2).await.unwrap();
         world.fill("orders", 1).await;
         let building = world.flow.consumer("orders", "billing").into_future();
-        let ready = poll_at_most(polls, building).await;
+        let ready = drop_after(polls, building).await;
         let is_ready = ready.is_some();
         drop(ready);
         let mut consumer = world.flow.consumer("orders", "billing").await.unwrap();
@@ -251,7 +251,7 @@ async fn consumers(url: &str) -> usize {
     points += cancel(url, "next", async |world, polls| {
         world.fill("orders", 3).await;
         let mut consumer = world.flow.consumer("orders", "billing").await.unwrap();
-        let ready = poll_at_most(polls, consumer.next()).await;
+        let ready = drop_after(polls, consumer.next()).await;
         let first = usize::from(ready.is_some());
         for offset in first as u64..3 {
             let delivery = next(&mut consumer).await;
@@ -276,7 +276,7 @@ async fn consumers(url: &str) -> usize {
                 () = release => None,
             }
         };
-        let ready = poll_at_most(polls * 10, coming).await;
+        let ready = drop_after(polls * 10, coming).await;
         if let Some(delivery) = &ready {
             assert_eq!(delivery.as_ref().unwrap().as_ref().unwrap().offset(), 1);
         } else {
@@ -293,7 +293,7 @@ async fn consumers(url: &str) -> usize {
                 next(&mut consumer).await.commit().await.unwrap();
             }
         };
-        let ready = poll_at_most(polls, pipeline).await;
+        let ready = drop_after(polls, pipeline).await;
         // The next one gets the lease at once.
         let control = consumer.control();
         drop(consumer);
@@ -321,7 +321,7 @@ async fn consumers(url: &str) -> usize {
                     (first.commit(), second)
                 };
                 drop(other);
-                let ready = poll_at_most(polls, commit).await;
+                let ready = drop_after(polls, commit).await;
                 quiet().await;
                 soon("the shutdown", consumer.control().shutdown()).await;
                 let done = u64::from(polls > 0) * if through { 2 } else { 1 };
@@ -342,7 +342,7 @@ async fn consumers(url: &str) -> usize {
         world.fill("orders", 2).await;
         let mut consumer = world.flow.consumer("orders", "billing").await.unwrap();
         next(&mut consumer).await.ack();
-        let ready = poll_at_most(polls, consumer.control().shutdown()).await;
+        let ready = drop_after(polls, consumer.control().shutdown()).await;
         let mut other = world.flow.consumer("orders", "billing").await.unwrap();
         let delivery = next(&mut other).await;
         assert_eq!((delivery.offset(), delivery.epoch()), (1, 2));
@@ -354,8 +354,8 @@ async fn consumers(url: &str) -> usize {
         world.fill("orders", 1).await;
         let mut consumer = world.flow.consumer("orders", "billing").await.unwrap();
         let control = consumer.control();
-        assert!(poll_at_most(1, consumer.next()).await.is_none());
-        let ready = poll_at_most(polls, control.wait_for(Status::is_active)).await;
+        assert!(drop_after(1, consumer.next()).await.is_none());
+        let ready = drop_after(polls, control.wait_for(Status::is_active)).await;
         let status = soon("the status", control.wait_for(Status::is_active)).await;
         assert_eq!(status, Status::Active { epoch: 1 });
         next(&mut consumer).await.commit().await.unwrap();
@@ -372,7 +372,7 @@ async fn consumers(url: &str) -> usize {
                 producer.send(message).await.unwrap();
             }
         };
-        let ready = poll_at_most(polls, relaying).await;
+        let ready = drop_after(polls, relaying).await;
         flush(&mut producer).await;
         quiet().await;
         let done = world.position("in", "relay").await;
@@ -398,7 +398,7 @@ async fn admin(url: &str) -> usize {
         let dir = tempfile::tempdir().unwrap();
         let file = format!("redb:{}", dir.path().join("open.redb").display());
         let url = if url == "redb:" { &file } else { url };
-        let ready = poll_at_most(polls, flowstream::open(url)).await.map(drop);
+        let ready = drop_after(polls, flowstream::open(url)).await.map(drop);
         // An open that was dropped lets go of the file again.
         soon("a second one", flowstream::open(url)).await.unwrap();
         ready.is_some()
@@ -407,7 +407,7 @@ async fn admin(url: &str) -> usize {
     points += cancel(url, "trim", async |world, polls| {
         world.fill("orders", 2).await;
         world.fill("orders", 2).await;
-        let ready = poll_at_most(polls, world.flow.trim("orders", 0, 2)).await;
+        let ready = drop_after(polls, world.flow.trim("orders", 0, 2)).await;
         assert_eq!(
             soon("again", world.flow.trim("orders", 0, 2))
                 .await
@@ -420,7 +420,7 @@ async fn admin(url: &str) -> usize {
     .await;
     points += cancel(url, "read", async |world, polls| {
         world.fill("orders", 2).await;
-        let ready = poll_at_most(polls, world.flow.read("orders", 0, 1)).await;
+        let ready = drop_after(polls, world.flow.read("orders", 0, 1)).await;
         let page = soon("again", world.flow.read("orders", 0, 1))
             .await
             .unwrap();
@@ -430,7 +430,7 @@ async fn admin(url: &str) -> usize {
     .await;
     points += cancel(url, "stream", async |world, polls| {
         world.fill("orders", 2).await;
-        let ready = poll_at_most(polls, world.flow.stream("orders")).await;
+        let ready = drop_after(polls, world.flow.stream("orders")).await;
         let bounds = soon("again", world.flow.stream("orders")).await.unwrap();
         assert_eq!((bounds.len(), bounds[0].clone()), (1, 0..2));
         ready.is_some()
@@ -439,7 +439,7 @@ async fn admin(url: &str) -> usize {
     points += cancel(url, "group", async |world, polls| {
         world.fill("orders", 2).await;
         drop(world.flow.consumer("orders", "billing").await.unwrap());
-        let ready = poll_at_most(polls, world.flow.group("orders", "billing")).await;
+        let ready = drop_after(polls, world.flow.group("orders", "billing")).await;
         let states = soon("again", world.flow.group("orders", "billing"))
             .await
             .unwrap();
@@ -455,7 +455,7 @@ async fn admin(url: &str) -> usize {
             .await
             .unwrap();
         producer.feed("0".into()).await.unwrap();
-        let ready = poll_at_most(polls, world.flow.close()).await;
+        let ready = drop_after(polls, world.flow.close()).await;
         soon("again", world.flow.close()).await.unwrap();
         assert!(world.flow.stream("orders").await.is_err());
         ready.is_some()

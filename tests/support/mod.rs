@@ -246,10 +246,23 @@ pub(crate) async fn stays_pending<F: Future + Unpin>(future: &mut F) -> bool {
 /// before it was ready.
 pub(crate) async fn poll_at_most<F: Future>(polls: usize, future: F) -> Option<F::Output> {
     let mut future = Box::pin(future);
+    for _ in 0..polls {
+        let polled = std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await;
+        if let Poll::Ready(output) = polled {
+            return Some(output);
+        }
+        tokio::task::yield_now().await;
+    }
+    None
+}
+
+/// Polls a future so many times, the first of them whether it was woken or not, and drops it then.
+/// One that waits for a thread is not spun.
+pub(crate) async fn drop_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
+    let mut future = Box::pin(future);
     let woken = Arc::new(Woken(tokio::sync::Notify::new()));
     let waker = futures::task::waker(woken.clone());
     for poll in 0..polls {
-        // The first come whether it was woken or not; one that waits for a thread is not spun.
         if poll > 16 {
             soon("a wake", woken.0.notified()).await;
         }
