@@ -10,6 +10,21 @@ use crate::error::{Error, ErrorKind, Result};
 /// The version that this code reads and writes.
 const VERSION: i32 = 1;
 
+/// One statement, in the order in which its parts need each other.
+const PARTS: [&str; 11] = [
+    include_str!("sql/schema/begin.sql"),
+    include_str!("sql/schema/tables.sql"),
+    include_str!("sql/schema/functions.sql"),
+    include_str!("sql/schema/streams.sql"),
+    include_str!("sql/schema/progress.sql"),
+    include_str!("sql/schema/append.sql"),
+    include_str!("sql/schema/read.sql"),
+    include_str!("sql/schema/groups.sql"),
+    include_str!("sql/schema/trim.sql"),
+    include_str!("sql/schema/view.sql"),
+    include_str!("sql/schema/end.sql"),
+];
+
 /// SQL as it stands in its file, for a schema.
 pub(super) fn for_schema(sql: &str, schema: &str) -> String {
     sql.replace("{schema}", &format!("\"{schema}\""))
@@ -30,7 +45,7 @@ pub(super) fn for_schema(sql: &str, schema: &str) -> String {
 /// [`Invalid`](ErrorKind::Invalid) for a name of a schema that is not allowed.
 pub fn schema_sql(options: &PostgresOptions) -> Result<String> {
     check_name(&options.schema)?;
-    Ok(for_schema(include_str!("sql/schema.sql"), &options.schema))
+    Ok(for_schema(&PARTS.concat(), &options.schema))
 }
 
 pub(super) fn check_name(schema: &str) -> Result<()> {

@@ -1,0 +1,27 @@
+-- The schema of flowstream, version 1.
+--
+-- Made when a storage is opened, or by hand where the application has no right to make it. Running
+-- it again changes nothing. One statement: it is there as a whole or not at all, and of those that
+-- run it at once, one makes it (the advisory lock) and the others find it.
+DO $migrate$
+DECLARE
+    found int;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended('{schema}', 7215846520348));
+    IF to_regclass('{schema}.version') IS NOT NULL THEN
+        SELECT v.version INTO found FROM {schema}.version v;
+        IF found IS NULL THEN
+            -- A snapshot from before the lock (repeatable read): a fresh statement sees it.
+            RAISE EXCEPTION 'the schema was made meanwhile' USING ERRCODE = 'serialization_failure';
+        END IF;
+    END IF;
+    IF found >= 1 THEN
+        RETURN;
+    END IF;
+
+    IF to_regnamespace('{schema}') IS NULL THEN
+        CREATE SCHEMA {schema};
+    END IF;
+
+    CREATE TABLE {schema}.version (version int NOT NULL);
+    INSERT INTO {schema}.version VALUES (1);

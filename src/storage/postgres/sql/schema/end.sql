@@ -1,0 +1,3 @@
+    COMMENT ON SCHEMA {schema} IS 'flowstream: streams inside this database';
+END
+$migrate$;

@@ -1,0 +1,146 @@
+    -- False if there is no such partition. `place` is earliest, latest, offset or time.
+    CREATE FUNCTION {schema}.create_group(
+        stream text, part int, grp text, place text, at_offset bigint, at_time timestamptz
+    ) RETURNS boolean LANGUAGE plpgsql
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    DECLARE
+        sid int;
+        id bigint;
+        log record;
+    BEGIN
+        SELECT p.stream_id INTO sid FROM {schema}.streams s
+            JOIN {schema}.partitions p ON p.stream_id = s.stream_id AND p.partition = part
+            WHERE s.name = stream;
+        IF sid IS NULL THEN
+            RETURN false;
+        END IF;
+        IF EXISTS (
+            SELECT FROM {schema}.leases l WHERE l.stream_id = sid AND l.partition = part AND l.name = grp
+        ) THEN
+            RETURN true;
+        END IF;
+        PERFORM {schema}.begin_write();
+        -- Waits for another who makes the same.
+        INSERT INTO {schema}.leases (stream_id, partition, name) VALUES (sid, part, grp)
+            ON CONFLICT ON CONSTRAINT leases_name DO NOTHING RETURNING group_id INTO id;
+        IF id IS NULL THEN
+            RETURN true;
+        END IF;
+        SELECT * INTO log FROM {schema}.bounds(sid, part);
+        INSERT INTO {schema}.positions (group_id, generation, position) VALUES (id, 0, CASE place
+            WHEN 'earliest' THEN log.start_offset
+            WHEN 'latest' THEN log.end_offset
+            WHEN 'offset' THEN at_offset
+            ELSE coalesce({schema}.appended_since(sid, part, at_time), log.end_offset)
+        END);
+        RETURN true;
+    END
+    $function$;
+
+    -- No row if there is no such group. Locks the lease.
+    CREATE FUNCTION {schema}.claim(
+        stream text, part int, grp text, claimer uuid, over_epoch bigint, over_generation bigint
+    ) RETURNS TABLE (
+        owner uuid, epoch bigint, generation bigint, "position" bigint, acked text,
+        attempted bigint[], attempts int[], start_offset bigint, end_offset bigint
+    ) LANGUAGE plpgsql
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    DECLARE
+        lease {schema}.leases;
+        last {schema}.positions;
+        is_mine boolean;
+        is_over boolean;
+        log record;
+        undone bigint;
+        place int;
+    BEGIN
+        PERFORM {schema}.begin_write();
+        SELECT l.* INTO lease FROM {schema}.streams s
+            JOIN {schema}.leases l ON l.stream_id = s.stream_id AND l.partition = part AND l.name = grp
+            WHERE s.name = stream FOR NO KEY UPDATE OF l;
+        IF NOT FOUND THEN
+            RETURN;
+        END IF;
+        SELECT * INTO STRICT last FROM {schema}.positions p
+            WHERE p.group_id = lease.group_id ORDER BY p.generation DESC LIMIT 1;
+        is_mine := coalesce(lease.owner = claimer, false);
+        is_over := lease.owner IS NOT NULL AND NOT is_mine
+            AND coalesce(over_epoch = lease.epoch AND over_generation = last.generation, false);
+        IF is_over THEN
+            -- The first message that is not done may be what the last owner died of.
+            SELECT * INTO log FROM {schema}.bounds(lease.stream_id, lease.partition);
+            SELECT lower(r) INTO undone FROM unnest(
+                int8multirange(int8range(
+                    greatest(log.start_offset, last.position),
+                    greatest(log.end_offset, log.start_offset, last.position)))
+                - last.acked) r LIMIT 1;
+            IF undone IS NOT NULL THEN
+                place := array_position(last.attempted, undone);
+                IF place IS NULL THEN
+                    last.attempted := last.attempted || undone;
+                    last.attempts := last.attempts || 1;
+                ELSE
+                    last.attempts[place] := last.attempts[place] + 1;
+                END IF;
+            END IF;
+        END IF;
+        IF is_mine OR is_over OR lease.owner IS NULL THEN
+            IF NOT is_mine THEN
+                UPDATE {schema}.leases l
+                    SET owner = claimer, epoch = lease.epoch + 1, claimed_at = clock_timestamp()
+                    WHERE l.group_id = lease.group_id;
+            END IF;
+            INSERT INTO {schema}.positions (group_id, generation, position, acked, attempted, attempts)
+                VALUES (lease.group_id, last.generation + 1, last.position, last.acked, last.attempted,
+                    last.attempts);
+        END IF;
+        RETURN QUERY SELECT * FROM {schema}.state(lease.group_id);
+    END
+    $function$;
+
+    -- No row if the lease is not this one. Locks the lease.
+    CREATE FUNCTION {schema}.commit(
+        stream text, part int, grp text, claimer uuid, at_epoch bigint, done text
+    ) RETURNS TABLE ("position" bigint, acked text) LANGUAGE plpgsql
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    DECLARE
+        id bigint;
+    BEGIN
+        PERFORM {schema}.begin_write();
+        SELECT l.group_id INTO id FROM {schema}.streams s
+            JOIN {schema}.leases l ON l.stream_id = s.stream_id AND l.partition = part AND l.name = grp
+            WHERE s.name = stream AND l.owner = claimer AND l.epoch = at_epoch
+            FOR NO KEY UPDATE OF l;
+        IF NOT FOUND THEN
+            RETURN;
+        END IF;
+        RETURN QUERY SELECT a.new_position, a.new_acked::text
+            FROM {schema}.advance(id, done::int8multirange) a;
+    END
+    $function$;
+
+    -- Whether the lease was this one. Locks the lease.
+    CREATE FUNCTION {schema}.release(stream text, part int, grp text, claimer uuid, at_epoch bigint)
+    RETURNS boolean LANGUAGE plpgsql
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    DECLARE
+        id bigint;
+    BEGIN
+        PERFORM {schema}.begin_write();
+        SELECT l.group_id INTO id FROM {schema}.streams s
+            JOIN {schema}.leases l ON l.stream_id = s.stream_id AND l.partition = part AND l.name = grp
+            WHERE s.name = stream AND l.owner = claimer AND l.epoch = at_epoch
+            FOR NO KEY UPDATE OF l;
+        IF NOT FOUND THEN
+            RETURN false;
+        END IF;
+        UPDATE {schema}.leases l SET owner = NULL WHERE l.group_id = id;
+        PERFORM {schema}.advance(id, '{}');
+        RETURN true;
+    END
+    $function$;
+

@@ -1,0 +1,61 @@
+    -- How a group stands.
+    CREATE FUNCTION {schema}.state(id bigint) RETURNS TABLE (
+        owner uuid, epoch bigint, generation bigint, "position" bigint, acked text,
+        attempted bigint[], attempts int[], start_offset bigint, end_offset bigint
+    ) STABLE LANGUAGE sql BEGIN ATOMIC
+        SELECT l.owner, l.epoch, p.generation, p.position, p.acked::text, p.attempted, p.attempts,
+            b.start_offset, b.end_offset
+        FROM {schema}.leases l
+        CROSS JOIN LATERAL (
+            SELECT * FROM {schema}.positions p
+            WHERE p.group_id = l.group_id ORDER BY p.generation DESC LIMIT 1
+        ) p
+        CROSS JOIN LATERAL {schema}.bounds(l.stream_id, l.partition) b
+        WHERE l.group_id = id;
+    END;
+
+    -- The next generation of a group: what was done before, and this. The caller holds the lock of
+    -- the lease.
+    CREATE FUNCTION {schema}.advance(
+        id bigint, done int8multirange, OUT new_position bigint, OUT new_acked int8multirange
+    ) LANGUAGE plpgsql
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    DECLARE
+        last {schema}.positions;
+        first int8range;
+        tried bigint[];
+        counts int[];
+        cut bigint;
+    BEGIN
+        SELECT * INTO STRICT last FROM {schema}.positions p
+            WHERE p.group_id = id ORDER BY p.generation DESC LIMIT 1;
+        new_position := last.position;
+        new_acked := last.acked + done + int8multirange(int8range(0, last.position));
+        IF lower(new_acked) = 0 THEN
+            SELECT r INTO first FROM unnest(new_acked) r LIMIT 1;
+            new_position := upper(first);
+            new_acked := new_acked - int8multirange(first);
+        END IF;
+        tried := last.attempted;
+        counts := last.attempts;
+        IF cardinality(tried) > 0 THEN
+            SELECT coalesce(array_agg(a.at ORDER BY a.at), '{}'), coalesce(array_agg(a.n ORDER BY a.at), '{}')
+                INTO tried, counts
+                FROM unnest(last.attempted, last.attempts) a (at, n)
+                WHERE a.at >= new_position AND NOT new_acked @> a.at;
+        END IF;
+        INSERT INTO {schema}.positions (group_id, generation, position, acked, attempted, attempts)
+            VALUES (id, last.generation + 1, new_position, new_acked, tried, counts);
+        -- The range begins where the last one ended: no dead index entry is walked. The update
+        -- makes those fail whose snapshot is older (repeatable read): they would take the place
+        -- of a generation that is gone.
+        IF (last.generation + 1) % 1024 = 0 THEN
+            SELECT l.trimmed_below INTO cut FROM {schema}.leases l WHERE l.group_id = id;
+            DELETE FROM {schema}.positions p
+                WHERE p.group_id = id AND p.generation >= cut AND p.generation <= last.generation;
+            UPDATE {schema}.leases l SET trimmed_below = last.generation + 1 WHERE l.group_id = id;
+        END IF;
+    END
+    $function$;
+

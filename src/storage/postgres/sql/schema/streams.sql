@@ -1,0 +1,36 @@
+    CREATE FUNCTION {schema}.create_stream(stream text, wanted int) RETURNS int
+    LANGUAGE plpgsql AS $function$
+    DECLARE
+        id int;
+        present int;
+    BEGIN
+        SELECT s.partitions INTO present FROM {schema}.streams s WHERE s.name = stream;
+        IF present IS NOT NULL OR wanted IS NULL THEN
+            RETURN present;
+        END IF;
+        PERFORM {schema}.begin_write();
+        -- Waits for another who makes the same.
+        INSERT INTO {schema}.streams (name, partitions) VALUES (stream, wanted)
+            ON CONFLICT (name) DO NOTHING RETURNING stream_id INTO id;
+        IF id IS NULL THEN
+            SELECT s.partitions INTO STRICT present FROM {schema}.streams s WHERE s.name = stream;
+            RETURN present;
+        END IF;
+        INSERT INTO {schema}.partitions (stream_id, partition)
+            SELECT id, n FROM generate_series(0, wanted - 1) n;
+        RETURN wanted;
+    END
+    $function$;
+
+    -- Where the log of a partition starts and ends.
+    CREATE FUNCTION {schema}.bounds(stream int, part int)
+    RETURNS TABLE (start_offset bigint, end_offset bigint) STABLE LANGUAGE sql BEGIN ATOMIC
+        SELECT coalesce(
+                (SELECT f.start_offset FROM {schema}.floors f
+                 WHERE f.stream_id = stream AND f.partition = part), 0),
+            coalesce(
+                (SELECT b.base_offset + b.count FROM {schema}.batches b
+                 WHERE b.stream_id = stream AND b.partition = part
+                 ORDER BY b.base_offset DESC LIMIT 1), 0);
+    END;
+

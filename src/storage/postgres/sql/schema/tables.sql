@@ -1,0 +1,83 @@
+    CREATE TABLE {schema}.streams (
+        stream_id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        name text COLLATE "C" NOT NULL UNIQUE,
+        partitions int NOT NULL,
+        created_at timestamptz NOT NULL DEFAULT clock_timestamp()
+    );
+
+    -- The lock of each partition. A lock leaves no dead row version behind, so rows are locked and
+    -- not updated; only settle does, which is rare, so that a waiting append in repeatable read fails.
+    CREATE TABLE {schema}.partitions (
+        stream_id int NOT NULL,
+        partition int NOT NULL,
+        settled int NOT NULL DEFAULT 0,
+        PRIMARY KEY (stream_id, partition)
+    );
+
+    -- The log: one row a batch. The bodies stand one after the other; `ends` says where each ends.
+    -- Attributes (key, headers, timestamp) the same, NULL where no message has any. A batch that was
+    -- trimmed and is kept for its id has no `ends`.
+    CREATE TABLE {schema}.batches (
+        stream_id int NOT NULL,
+        partition int NOT NULL,
+        base_offset bigint NOT NULL,
+        count int NOT NULL,
+        appended_at timestamptz NOT NULL,
+        batch_id uuid NOT NULL,
+        ends int[],
+        bodies bytea NOT NULL,
+        attribute_ends int[],
+        attributes bytea,
+        PRIMARY KEY (stream_id, partition, base_offset),
+        CONSTRAINT batches_id UNIQUE (batch_id, stream_id, partition)
+    );
+    ALTER TABLE {schema}.batches
+        ALTER COLUMN ends SET STORAGE EXTERNAL,
+        ALTER COLUMN bodies SET STORAGE EXTERNAL,
+        ALTER COLUMN attribute_ends SET STORAGE EXTERNAL,
+        ALTER COLUMN attributes SET STORAGE EXTERNAL;
+
+    -- What trimming left: where the log starts, which rows are still kept below, and the greatest
+    -- id of those that are not.
+    CREATE TABLE {schema}.floors (
+        stream_id int NOT NULL,
+        partition int NOT NULL,
+        start_offset bigint NOT NULL,
+        emptied_below bigint NOT NULL DEFAULT 0,
+        kept_from bigint NOT NULL DEFAULT 0,
+        forgotten uuid,
+        PRIMARY KEY (stream_id, partition)
+    );
+
+    -- Ids that were settled as absent are refused for ever. An append without rows has nothing in
+    -- the log, so its id stands here.
+    CREATE TABLE {schema}.ids (
+        batch_id uuid PRIMARY KEY,
+        refused boolean NOT NULL
+    );
+
+    -- Who consumes. Updated when the owner changes, and once in 1,024 generations.
+    CREATE TABLE {schema}.leases (
+        group_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+        stream_id int NOT NULL,
+        partition int NOT NULL,
+        name text COLLATE "C" NOT NULL,
+        owner uuid,
+        epoch bigint NOT NULL DEFAULT 0,
+        claimed_at timestamptz,
+        trimmed_below bigint NOT NULL DEFAULT 0,
+        CONSTRAINT leases_name UNIQUE (stream_id, partition, name)
+    ) WITH (fillfactor = 50);
+
+    -- What is done: a ledger. Each write of an owner is a new generation; the newest row counts.
+    CREATE TABLE {schema}.positions (
+        group_id bigint NOT NULL,
+        generation bigint NOT NULL,
+        position bigint NOT NULL,
+        acked int8multirange NOT NULL DEFAULT '{}',
+        attempted bigint[] NOT NULL DEFAULT '{}',
+        attempts int[] NOT NULL DEFAULT '{}',
+        written_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+        PRIMARY KEY (group_id, generation)
+    );
+

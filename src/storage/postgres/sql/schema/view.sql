@@ -1,0 +1,71 @@
+    -- For people who read the log: text where it is some, hexadecimal digits where not.
+    CREATE FUNCTION {schema}.readable(bytes bytea) RETURNS text
+    IMMUTABLE STRICT LANGUAGE plpgsql AS $function$
+    BEGIN
+        RETURN convert_from(bytes, 'UTF8');
+    EXCEPTION WHEN others THEN
+        RETURN bytes::text;
+    END
+    $function$;
+
+    CREATE FUNCTION {schema}.little_endian(bytes bytea, start int, length int) RETURNS bigint
+    IMMUTABLE STRICT LANGUAGE sql BEGIN ATOMIC
+        SELECT (sum(get_byte(bytes, start + n) * 256::numeric ^ n)
+            - CASE WHEN length = 8 AND get_byte(bytes, start + 7) > 127 THEN 256::numeric ^ 8 ELSE 0 END)::bigint
+        FROM generate_series(0, length - 1) n;
+    END;
+
+    -- Key, headers and timestamp of one message, which stand one after the other.
+    CREATE FUNCTION {schema}.attributes(
+        bytes bytea, OUT key text, OUT headers jsonb, OUT stamp timestamptz
+    ) IMMUTABLE STRICT LANGUAGE plpgsql AS $function$
+    DECLARE
+        at int := 1;
+        flags int;
+        name int;
+        value int;
+    BEGIN
+        IF octet_length(bytes) = 0 THEN
+            RETURN;
+        END IF;
+        flags := get_byte(bytes, 0);
+        IF flags & 2 <> 0 THEN
+            stamp := timestamptz 'epoch' + {schema}.little_endian(bytes, at, 8) * interval '1 microsecond';
+            at := at + 8;
+        END IF;
+        IF flags & 1 <> 0 THEN
+            value := {schema}.little_endian(bytes, at, 4);
+            key := {schema}.readable(substring(bytes FROM at + 5 FOR value));
+            at := at + 4 + value;
+        END IF;
+        WHILE at < octet_length(bytes) LOOP
+            name := {schema}.little_endian(bytes, at, 2);
+            value := {schema}.little_endian(bytes, at + 2, 4);
+            headers := coalesce(headers, '[]') || jsonb_build_array(jsonb_build_array(
+                {schema}.readable(substring(bytes FROM at + 7 FOR name)),
+                {schema}.readable(substring(bytes FROM at + 7 + name FOR value))));
+            at := at + 6 + name + value;
+        END LOOP;
+    END
+    $function$;
+
+    -- The log, one row a message.
+    CREATE VIEW {schema}.messages AS
+        SELECT s.name AS stream, b.partition, b.base_offset + m.n - 1 AS "offset", b.appended_at,
+            a.key, a.headers,
+            {schema}.readable(substring(b.bodies FROM m.start + 1 FOR m.stop - m.start)) AS body,
+            a.stamp AS "timestamp"
+        FROM {schema}.batches b
+        JOIN {schema}.streams s USING (stream_id)
+        LEFT JOIN {schema}.floors f USING (stream_id, partition)
+        CROSS JOIN LATERAL (
+            SELECT u.n, lag(u.stop, 1, 0) OVER (ORDER BY u.n) AS start, u.stop,
+                lag(u.a_stop, 1, 0) OVER (ORDER BY u.n) AS a_start, u.a_stop
+            FROM unnest(b.ends, b.attribute_ends) WITH ORDINALITY u (stop, a_stop, n)
+        ) m
+        LEFT JOIN LATERAL {schema}.attributes(
+            substring(b.attributes FROM m.a_start + 1 FOR m.a_stop - m.a_start)
+        ) a ON true
+        WHERE b.base_offset >= coalesce(f.start_offset, 0);
+
+    COMMENT ON VIEW {schema}.messages IS 'the log, one row a message';
