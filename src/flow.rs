@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::appender::Appender;
 use crate::clock::Clock;
-use crate::consumer::ConsumerBuilder;
+use crate::consumer::{ConsumerBuilder, Vigil};
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Message;
 use crate::name::Name;
@@ -26,6 +26,7 @@ struct Inner {
     options: Options,
     appender: Appender,
     watch: Watch,
+    vigil: Vigil,
 }
 
 impl Flowstream {
@@ -33,7 +34,8 @@ impl Flowstream {
         let (clock, retry) = (options.clock.clone(), options.retry);
         Self(Arc::new(Inner {
             appender: Appender::new(storage.clone(), clock.clone(), retry),
-            watch: Watch::new(storage.clone(), clock),
+            watch: Watch::new(storage.clone(), clock.clone()),
+            vigil: Vigil::new(storage.clone(), clock, retry),
             storage,
             options,
         }))
@@ -222,6 +224,10 @@ impl Flowstream {
 
     pub(crate) fn watch(&self) -> &Watch {
         &self.0.watch
+    }
+
+    pub(crate) fn vigil(&self) -> &Vigil {
+        &self.0.vigil
     }
 
     /// Makes sure that a stream is there, and gives its number of partitions.

@@ -49,6 +49,7 @@ struct State {
 pub(crate) struct Subscription {
     // Dropped first, so that the sweep no longer counts it.
     signals: watch::Receiver<Signal>,
+    partition: Partition,
     leave: Leave,
 }
 
@@ -77,6 +78,7 @@ impl Watch {
         run_if_needed(&shared);
         Subscription {
             signals,
+            partition: partition.clone(),
             leave: Leave(shared),
         }
     }
@@ -86,6 +88,14 @@ impl Subscription {
     /// What is known now; [`changed`](Self::changed) waits for what comes after.
     pub(crate) fn now(&mut self) -> Signal {
         *self.signals.borrow_and_update()
+    }
+
+    /// The log ends earlier than was known: the storage went back to an earlier state.
+    pub(crate) fn went_back(&self, end: u64) {
+        let state = self.leave.0.state();
+        if let Some(signals) = state.partitions.get(&self.partition) {
+            signals.send_if_modified(|signal| shrink(signal, end));
+        }
     }
 
     /// Resolves once there is something new. Cancel safe.
@@ -129,14 +139,22 @@ impl Shared {
 
     /// Asks for the ends of all watched partitions.
     async fn poll(&self) {
-        let partitions: Vec<Partition> = self.state().partitions.keys().cloned().collect();
+        let known = |(partition, signals): (&Partition, &watch::Sender<Signal>)| {
+            (partition.clone(), signals.borrow().end)
+        };
+        let (partitions, ends): (Vec<Partition>, Vec<u64>) =
+            self.state().partitions.iter().map(known).unzip();
         match self.storage.bounds(&partitions).await {
             Ok(bounds) => {
                 let state = self.state();
-                for (partition, bounds) in partitions.iter().zip(bounds) {
-                    if let Some(signals) = state.partitions.get(partition) {
-                        signals.send_if_modified(|signal| grow(signal, bounds.end));
-                    }
+                for ((partition, known), bounds) in partitions.iter().zip(ends).zip(bounds) {
+                    let Some(signals) = state.partitions.get(partition) else {
+                        continue;
+                    };
+                    signals.send_if_modified(|signal| match bounds.end < known {
+                        true => shrink(signal, bounds.end),
+                        false => grow(signal, bounds.end),
+                    });
                 }
             }
             Err(error) => tracing::warn!(%error, "could not look for new messages"),
@@ -161,6 +179,16 @@ fn grow(signal: &mut Signal, end: u64) -> bool {
     let grows = end > signal.end;
     signal.end = signal.end.max(end);
     grows
+}
+
+/// Whoever was told of more has to look again.
+fn shrink(signal: &mut Signal, end: u64) -> bool {
+    let shrinks = end < signal.end;
+    if shrinks {
+        signal.end = end;
+        signal.missed += 1;
+    }
+    shrinks
 }
 
 fn missed(state: &State) {

@@ -91,6 +91,7 @@ mod leases;
 mod log;
 mod model;
 mod notifications;
+mod operators;
 mod progress;
 mod random;
 mod reading;
@@ -266,6 +267,11 @@ macro_rules! __conformance {
             attempts::no_attempt_is_counted_where_nothing_is_pending,
             attempts::attempts_outlive_a_restart,
 
+            operators::all_groups_are_listed,
+            operators::a_reset_moves_the_position_in_a_new_epoch,
+            operators::a_reset_of_an_active_group_has_to_be_forced,
+            operators::a_lease_that_was_taken_away_is_free,
+
             trim::whole_batches_are_trimmed,
             trim::offsets_are_never_used_again,
             trim::the_start_outlives_a_restart,
@@ -276,6 +282,7 @@ macro_rules! __conformance {
 
             notifications::an_append_is_told,
             notifications::a_release_is_told,
+            notifications::a_reset_is_told,
             notifications::every_subscriber_is_told,
             notifications::a_slow_subscriber_learns_that_it_missed_something,
             notifications::what_is_told_can_be_read,

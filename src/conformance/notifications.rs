@@ -7,7 +7,7 @@ use futures_core::stream::BoxStream;
 
 use super::Harness;
 use super::support::{Subject, pause};
-use crate::storage::{Notification, Partition};
+use crate::storage::{Notification, Partition, Reset, Storage};
 
 type Subscription = BoxStream<'static, Notification>;
 
@@ -90,6 +90,24 @@ pub(super) async fn a_release_is_told(harness: Arc<dyn Harness>) {
     let cause = || async {
         let lease = subject.lease(&billing).await;
         subject.released(&lease).await;
+    };
+    let heard = hears_release(&mut subscription, &orders);
+    until_heard(&subject, cause, heard).await;
+}
+
+pub(super) async fn a_reset_is_told(harness: Arc<dyn Harness>) {
+    let subject = Subject::new(harness);
+    let orders = subject.partition("orders").await;
+    let billing = subject.group(&orders, "billing").await;
+    let mut subscription = subject.notifications();
+    let cause = || async {
+        let reset = Reset {
+            group: billing.clone(),
+            to: None,
+            is_forced: true,
+        };
+        let reset = Storage::reset(&*subject, reset).await;
+        reset.expect("a reset by force");
     };
     let heard = hears_release(&mut subscription, &orders);
     until_heard(&subject, cause, heard).await;

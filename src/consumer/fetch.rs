@@ -57,8 +57,12 @@ pub(super) async fn fetch(lane: &mut Lane, session: &Arc<Session>) {
             from = start;
             continue;
         }
+        lane.saw(fetched.batches.last());
         let Some(end) = fetched.batches.last().map(|batch| batch.offsets().end) else {
             drop(room);
+            if fetched.bounds.end < known.end {
+                lane.watch().went_back(fetched.bounds.end);
+            }
             if lane.watch().now() == known && known.end <= from.max(fetched.bounds.end) {
                 lane.watch().changed().await;
             }

@@ -13,9 +13,8 @@
 //! stood still, with a message pending, for a whole lease on its own monotonic clock. No clock is
 //! compared with another's.
 
-use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 
@@ -26,10 +25,10 @@ use super::keeper;
 use super::mend::Mender;
 use super::session::{End, Session};
 use crate::clock::sleep;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind};
 use crate::flow::Flowstream;
-use crate::storage::{Claim, Group, GroupState, Id, Lease};
-use crate::watch::{Signal, Subscription};
+use crate::storage::{Group, GroupState, Id, Lease};
+use crate::watch::Subscription;
 
 /// What a consumer was built with.
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +71,13 @@ pub(super) struct Lane {
     pub(super) group: Group,
     watch: Subscription,
     /// The owner that this lane was last. If it still is, it is as good as dead.
-    former: Option<Id>,
+    pub(super) former: Option<Id>,
+    /// The epoch that was fenced, until it is known by whom.
+    pub(super) lost: Option<u64>,
+    /// Of the storage, when it was seen last.
+    pub(super) incarnation: Option<u64>,
+    /// The last batch that was read: its offset and its time.
+    pub(super) newest: Option<(u64, SystemTime)>,
 }
 
 impl Lane {
@@ -87,6 +92,9 @@ impl Lane {
         Self {
             watch: flow.watch().subscribe(&group.partition),
             former: None,
+            lost: None,
+            incarnation: None,
+            newest: None,
             flow,
             shared,
             events,
@@ -116,7 +124,8 @@ impl Lane {
             let end = self.consume(session).await;
             tracing::info!(group = %self.group, epoch, ?end, "no longer active");
             match end {
-                End::Fenced | End::Lapsed | End::InDoubt => {}
+                End::Fenced => self.lost = Some(epoch),
+                End::Lapsed | End::InDoubt => {}
                 End::Stuck => {
                     self.shared.set_status(self.index, Status::Idle);
                     // One that only waits for messages is polled at once when it is woken.
@@ -142,144 +151,14 @@ impl Lane {
         }
     }
 
-    /// Waits for the lease, and claims it. `None` after a shutdown, and if the storage is closed.
-    async fn stand_by(&mut self) -> Option<Arc<Session>> {
-        let (clock, shared) = (self.flow.clock().clone(), self.shared.clone());
-        let owner = Id::random();
-        // What was seen last, and since when a message is pending with it.
-        let mut seen: Option<(u64, u64)> = None;
-        let mut pending_since: Option<Duration> = None;
-        // What to claim over; `None` to look only.
-        let mut claim = Some(None);
-        loop {
-            let signal = self.watch.now();
-            let began = clock.now();
-            let looked = match claim.take() {
-                Some(over) => self.claim(owner, over).await?,
-                None => tokio::select! {
-                    biased;
-                    () = shared.until_stopped() => return None,
-                    state = self.observe() => state,
-                },
-            };
-            let state = match looked {
-                Ok(state) => state,
-                Err(error) => {
-                    tokio::select! {
-                        biased;
-                        () = shared.until_stopped() => return None,
-                        go_on = self.report(error) => go_on?,
-                    }
-                    continue;
-                }
-            };
-            if state.owner == Some(owner) {
-                return Some(self.session(owner, &state, began));
-            }
-            let now = (state.epoch, state.generation);
-            if state.owner.is_none() {
-                claim = Some(None);
-                continue;
-            }
-            if state.owner_dead || state.owner == self.former {
-                claim = Some(Some(now));
-                continue;
-            }
-            if seen.replace(now) != Some(now) {
-                pending_since = None;
-            }
-            if state.is_pending() {
-                let since = *pending_since.get_or_insert(began);
-                if began >= since.saturating_add(self.settings.lease) {
-                    claim = Some(Some(now));
-                    continue;
-                }
-            } else {
-                pending_since = None;
-            }
-            tokio::select! {
-                biased;
-                () = shared.until_stopped() => return None,
-                since = self.standing(signal, pending_since) => pending_since = since,
-            }
-        }
-    }
-
-    /// Waits until there is a reason to look at the lease again: it was given back, or a message is
-    /// pending. Then it looks ten times a lease, so that it takes over soon after one has passed
-    /// since the owner's last write; not with each message that comes.
-    async fn standing(&mut self, known: Signal, mut since: Option<Duration>) -> Option<Duration> {
-        let clock = self.flow.clock().clone();
-        let began = clock.now();
-        loop {
-            let news = self.watch.now();
-            if news.releases != known.releases || news.missed != known.missed {
-                return since;
-            }
-            if news.end != known.end {
-                since.get_or_insert_with(|| clock.now());
-            }
-            let timer = async {
-                match since {
-                    Some(since) => {
-                        let lease = self.settings.lease;
-                        let look = began.saturating_add(lease / 10);
-                        let deadline = since.saturating_add(lease);
-                        clock.sleep_until(look.min(deadline.max(began))).await;
-                    }
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = timer => return since,
-                () = self.watch.changed() => {}
-            }
-        }
-    }
-
-    async fn observe(&self) -> Result<GroupState> {
-        let groups = std::slice::from_ref(&self.group);
-        let storage = self.flow.storage();
-        let states = self.flow.retry(|| storage.observe(groups)).await?;
-        states.into_iter().next().flatten().ok_or_else(|| {
-            let text = format!("there is no {} any more", self.group);
-            Error::new(ErrorKind::NotFound, text)
-        })
-    }
-
-    /// Claims, and sees it through: a claim that is under way when the consumer is shut down may
-    /// succeed, and then the lease is given back. `None` after a shutdown.
-    async fn claim(&self, owner: Id, over: Option<(u64, u64)>) -> Option<Result<GroupState>> {
-        let claim = Claim {
-            group: self.group.clone(),
-            owner,
-            over,
-        };
-        let storage = self.flow.storage();
-        let mut claiming = pin!(self.flow.retry(|| storage.claim(claim.clone())));
-        tokio::select! {
-            biased;
-            state = &mut claiming => return Some(state),
-            () = self.shared.until_stopped() => {}
-        }
-        tokio::select! {
-            biased;
-            state = claiming => if let Ok(state) = state && state.owner == Some(owner) {
-                self.release(&self.lease(owner, state.epoch)).await;
-            },
-            () = sleep(&**self.flow.clock(), self.settings.drain) => {}
-        }
-        None
-    }
-
-    async fn release(&self, lease: &Lease) {
+    pub(super) async fn release(&self, lease: &Lease) {
         let storage = self.flow.storage();
         if let Err(error) = self.flow.retry(|| storage.release(lease)).await {
             tracing::warn!(%error, group = %self.group, "could not give the lease back");
         }
     }
 
-    fn lease(&self, owner: Id, epoch: u64) -> Lease {
+    pub(super) fn lease(&self, owner: Id, epoch: u64) -> Lease {
         Lease {
             group: self.group.clone(),
             owner,
@@ -287,7 +166,7 @@ impl Lane {
         }
     }
 
-    fn session(&self, owner: Id, state: &GroupState, began: Duration) -> Arc<Session> {
+    pub(super) fn session(&self, owner: Id, state: &GroupState, began: Duration) -> Arc<Session> {
         let lease = self.lease(owner, state.epoch);
         let (storage, shared) = (self.flow.storage().clone(), self.shared.clone());
         Arc::new(Session::new(
@@ -344,7 +223,7 @@ impl Lane {
     }
 
     /// Tells the consumer of an error. `None` if there is no point in going on.
-    async fn report(&self, error: Error) -> Option<()> {
+    pub(super) async fn report(&self, error: Error) -> Option<()> {
         let is_over = error.kind() == ErrorKind::Closed;
         // A consumer that is gone does not want to know.
         let _ = self.events.send(Event::Error(error)).await;

@@ -9,6 +9,8 @@ mod keeper;
 mod lane;
 mod mend;
 mod session;
+mod standby;
+mod vigil;
 
 use std::fmt;
 use std::future::poll_fn;
@@ -25,6 +27,7 @@ use chunk::{Chunk, Event};
 use control::Shared;
 pub use control::{Control, Status};
 pub(crate) use session::Session;
+pub(crate) use vigil::Vigil;
 
 use crate::delivery::Delivery;
 use crate::error::Result;

@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use super::{Claim, Group, GroupState, Id, Lease, Name, Partition, Progress, Ranges, Start};
+use super::{
+    Claim, Group, GroupState, Id, Lease, Liveness, Name, Partition, Progress, Ranges, Start,
+};
 use crate::clock::to_micros;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -48,9 +50,8 @@ impl StoredGroup {
 
     /// The first message that is not done may be what the last owner died of.
     fn count_attempt(&mut self, bounds: &Range<u64>) {
-        let from = bounds.start.max(self.progress.position());
-        let undone = self.progress.acked().gaps(from..bounds.end);
-        let Some(offset) = undone.first().map(|gap| gap.start) else {
+        let state = self.state(Liveness::Unknown, bounds.clone());
+        let Some(offset) = state.next_pending() else {
             return;
         };
         match self.attempts.binary_search_by_key(&offset, |a| a.0) {
@@ -73,15 +74,26 @@ impl StoredGroup {
         self.generation += 1;
     }
 
-    pub(super) fn state(&self, owner_dead: bool, bounds: Range<u64>) -> GroupState {
+    /// Nobody has the lease any more. With a position, it goes on there.
+    pub(super) fn reset(&mut self, position: Option<u64>) {
+        if let Some(position) = position {
+            self.progress = Progress::at(position);
+            self.attempts.clear();
+        }
+        self.epoch += 1;
+        self.release();
+    }
+
+    pub(super) fn state(&self, liveness: Liveness, bounds: Range<u64>) -> GroupState {
         GroupState {
             owner: self.owner,
-            owner_dead,
+            liveness,
             epoch: self.epoch,
             generation: self.generation,
             progress: self.progress.clone(),
             attempts: self.attempts.clone(),
             bounds,
+            incarnation: 0,
         }
     }
 }
@@ -124,6 +136,12 @@ pub(super) fn no_partition(partition: &Partition) -> Error {
 pub(super) fn no_group(group: &Group) -> Error {
     let text = format!("there is no {group}: create it first");
     Error::new(ErrorKind::NotFound, text)
+}
+
+pub(super) fn active(group: &Group) -> Error {
+    Error::invalid(format!(
+        "{group} is active: stop its consumers first, or force it, which fences them"
+    ))
 }
 
 pub(super) fn fenced(lease: &Lease) -> Error {

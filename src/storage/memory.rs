@@ -11,8 +11,8 @@ use futures_core::stream::BoxStream;
 use super::group::{closed, fenced, no_group};
 use super::notify::Notifier;
 use super::{
-    Append, Appended, Claim, Fetched, Group, GroupState, Id, Lease, Name, Notification, Partition,
-    Progress, Ranges, Read, Start, Storage, StreamSettings,
+    Append, Appended, Claim, Fetched, Group, GroupState, Id, Lease, Liveness, Name, Notification,
+    Partition, Progress, Ranges, Read, Reset, Start, Storage, StreamSettings,
 };
 use crate::clock::Clock;
 use crate::error::Result;
@@ -143,7 +143,11 @@ impl Storage for MemoryStorage {
         self.call(move |state| {
             let states = groups.iter().map(|group| {
                 let log = state.log(&group.partition).ok()?;
-                Some(log.groups.get(&group.name)?.state(false, log.bounds()))
+                Some(
+                    log.groups
+                        .get(&group.name)?
+                        .state(Liveness::Unknown, log.bounds()),
+                )
             });
             Ok(states.collect())
         })
@@ -157,7 +161,7 @@ impl Storage for MemoryStorage {
                 return Err(no_group(&claim.group));
             };
             group.claim(&claim, &bounds);
-            Ok(group.state(false, bounds))
+            Ok(group.state(Liveness::Unknown, bounds))
         })
     }
 
@@ -183,6 +187,19 @@ impl Storage for MemoryStorage {
                 self.notifier.send([Notification::Released(partition)]);
             }
             Ok(())
+        })
+    }
+
+    fn groups<'a>(&'a self, stream: Option<&'a Name>) -> BoxFuture<'a, Result<Vec<Group>>> {
+        self.call(move |state| Ok(state.groups(stream)))
+    }
+
+    fn reset(&self, reset: Reset) -> BoxFuture<'_, Result<GroupState>> {
+        Box::pin(async move {
+            let state = self.lock().as_mut().ok_or_else(closed)?.reset(&reset)?;
+            let partition = reset.group.partition;
+            self.notifier.send([Notification::Released(partition)]);
+            Ok(state)
         })
     }
 

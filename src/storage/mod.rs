@@ -59,7 +59,13 @@ pub(crate) mod redb;
 /// itself: a standby that saw epoch and generation stand still claims over them.
 ///
 /// **Progress.** What a group has done only grows: commits are merged into what is stored, never
-/// put in its place. Nobody commits an offset beyond the end of the log.
+/// put in its place. Nobody commits an offset beyond the end of the log. Only a
+/// [`reset`](Storage::reset) moves it back, in a new epoch.
+///
+/// **Going back.** A storage that can go back to an earlier state, and so lose what it acknowledged
+/// (a failover, a restore), says which [`incarnation`](GroupState::incarnation) it is. A lease ends
+/// with the incarnation in which it was claimed: writes under it are refused as
+/// [`Fenced`](crate::ErrorKind::Fenced), and reads answer epoch 0.
 ///
 /// **Notifications.** After an append or a release became visible, every subscriber is told, soon
 /// and at best effort. A subscriber that may have missed something is told that it did.
@@ -135,6 +141,19 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// Gives the lease back, so that the next claim succeeds at once. Ok as well if it is no
     /// longer this one, or if there is no such group.
     fn release<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<()>>;
+
+    /// The groups of this stream, or of all streams, in the order of their names.
+    fn groups<'a>(&'a self, stream: Option<&'a Name>) -> BoxFuture<'a, Result<Vec<Group>>>;
+
+    /// Takes the lease away, so that it is free in a new epoch, and moves the position where
+    /// [`to`](Reset::to) says so: then nothing beyond it is done, and no attempts are counted.
+    /// Subscribers are told as of a release. Gives how the group stands then.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](crate::ErrorKind::NotFound) if the group is not known;
+    /// [`Invalid`](crate::ErrorKind::Invalid) if somebody has the lease and it is not forced.
+    fn reset(&self, reset: Reset) -> BoxFuture<'_, Result<GroupState>>;
 
     /// Deletes whole batches that end at or before the offset `before`, and gives the new start of
     /// the log. Offsets are never used again.
@@ -284,7 +303,8 @@ pub struct Fetched {
     pub batches: Vec<StoredBatch>,
     /// Where the log starts and ends (the next offset), at the moment of the read.
     pub bounds: Range<u64>,
-    /// The epoch of the group that the read named; 0 if it has none yet.
+    /// The epoch of the group that the read named; 0 if it has none yet, or none in this
+    /// incarnation of the storage.
     pub epoch: u64,
 }
 
@@ -317,13 +337,24 @@ pub struct Claim {
     pub over: Option<(u64, u64)>,
 }
 
+/// What an operator does to a group.
+#[derive(Debug, Clone)]
+pub struct Reset {
+    /// The group.
+    pub group: Group,
+    /// Where it goes on, as for a new group; `None` leaves its progress as it is.
+    pub to: Option<Start>,
+    /// Whether to do so while somebody has the lease, who is fenced then.
+    pub is_forced: bool,
+}
+
 /// How a group stands in a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupState {
     /// Who has the lease, if it is not free.
     pub owner: Option<Id>,
-    /// Whether the owner is known to be dead. `false` is unknown, not alive.
-    pub owner_dead: bool,
+    /// What is known of the owner.
+    pub liveness: Liveness,
     /// The epoch of the last owner; 0 before the first.
     pub epoch: u64,
     /// The number of writes of all owners, claims and releases too.
@@ -334,6 +365,22 @@ pub struct GroupState {
     pub attempts: Vec<(u64, u32)>,
     /// Where the log of the partition starts and ends.
     pub bounds: Range<u64>,
+    /// Changes when the storage may have gone back to an earlier state: a failover, a restore.
+    /// Always 0 where that cannot happen while it is open.
+    pub incarnation: u64,
+}
+
+/// Whether the owner of a lease lives, as far as the storage can see. It only makes a takeover
+/// quicker; what is safe rests on the epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Liveness {
+    /// It cannot see.
+    #[default]
+    Unknown,
+    /// It would see a death soon, and has not.
+    Alive,
+    /// It is certainly gone.
+    Dead,
 }
 
 impl GroupState {
@@ -356,6 +403,13 @@ impl GroupState {
     /// Whether a message waits to be done.
     pub fn is_pending(&self) -> bool {
         self.lag() > 0
+    }
+
+    /// The first message that waits to be done.
+    pub fn next_pending(&self) -> Option<u64> {
+        let from = self.progress.position().max(self.bounds.start);
+        let undone = self.progress.acked().gaps(from..self.bounds.end.max(from));
+        undone.first().map(|gap| gap.start)
     }
 }
 

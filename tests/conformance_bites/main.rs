@@ -102,6 +102,15 @@ const FOUND: &[(Bug, &str)] = &[
         Bug::CountsAttemptsOfCleanClaims,
         "a_clean_handover_counts_no_attempt",
     ),
+    (Bug::ListsTooFewGroups, "all_groups_are_listed"),
+    (
+        Bug::ForcesEveryReset,
+        "a_reset_of_an_active_group_has_to_be_forced",
+    ),
+    (
+        Bug::ResetsToWhereItStands,
+        "a_reset_moves_the_position_in_a_new_epoch",
+    ),
     (Bug::TrimsOneTooMany, "whole_batches_are_trimmed"),
     (Bug::ReusesOffsetsAfterTrim, "offsets_are_never_used_again"),
     (Bug::TellsNothing, "an_append_is_told"),

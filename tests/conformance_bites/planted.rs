@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use flowstream::storage::{
-    Append, Appended, Claim, Fetched, Group, GroupState, Id, Lease, MemoryStorage, Name,
-    Notification, Partition, Progress, Ranges, Read, Row, Start, Storage, StreamSettings,
+    Append, Appended, Claim, Fetched, Group, GroupState, Id, Lease, Liveness, MemoryStorage, Name,
+    Notification, Partition, Progress, Ranges, Read, Reset, Row, Start, Storage, StreamSettings,
 };
 use flowstream::{Clock, ManualClock, Result};
 use futures::future::BoxFuture;
@@ -43,6 +43,9 @@ pub(crate) enum Bug {
     ReleasesForAnybody,
     SkipsAttempts,
     CountsAttemptsOfCleanClaims,
+    ListsTooFewGroups,
+    ForcesEveryReset,
+    ResetsToWhereItStands,
     TrimsOneTooMany,
     ReusesOffsetsAfterTrim,
     TellsNothing,
@@ -233,7 +236,7 @@ impl Planted {
             }
             Bug::KeepsTheGeneration => state.generation = state.epoch,
             Bug::SkipsAttempts => state.attempts.clear(),
-            Bug::CallsOwnersDead => state.owner_dead = state.owner.is_some(),
+            Bug::CallsOwnersDead if state.owner.is_some() => state.liveness = Liveness::Dead,
             Bug::CountsAttemptsOfCleanClaims if seen.clean_claims.contains(group) => {
                 state.attempts.push((0, 1));
             }
@@ -423,6 +426,27 @@ impl Storage for Planted {
                 _ => lease.clone(),
             };
             self.inner.release(&lease).await
+        })
+    }
+
+    fn groups<'a>(&'a self, stream: Option<&'a Name>) -> BoxFuture<'a, Result<Vec<Group>>> {
+        Box::pin(async move {
+            let mut groups = self.inner.groups(stream).await?;
+            if self.has(Bug::ListsTooFewGroups) {
+                groups.pop();
+            }
+            Ok(groups)
+        })
+    }
+
+    fn reset(&self, mut reset: Reset) -> BoxFuture<'_, Result<GroupState>> {
+        Box::pin(async move {
+            match self.bug {
+                Bug::ForcesEveryReset => reset.is_forced = true,
+                Bug::ResetsToWhereItStands => reset.to = None,
+                _ => {}
+            }
+            self.inner.reset(reset).await
         })
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use flowstream::storage::{
     Append, Appended, Claim, Fetched, Group, GroupState, Id, Lease, Name, Notification, Partition,
-    Progress, Ranges, Read, Start, Storage, StreamSettings,
+    Progress, Ranges, Read, Reset, Start, Storage, StreamSettings,
 };
 use flowstream::{Error, ErrorKind, Result};
 use futures::future::BoxFuture;
@@ -29,12 +29,14 @@ pub(crate) enum Call {
     Claim,
     Commit,
     Release,
+    Groups,
+    Reset,
     Trim,
     Close,
 }
 
 /// All that a pipeline uses.
-pub(crate) const ALL: [Call; 12] = [
+pub(crate) const ALL: [Call; 14] = [
     Call::CreateStream,
     Call::Append,
     Call::Settle,
@@ -45,6 +47,8 @@ pub(crate) const ALL: [Call; 12] = [
     Call::Claim,
     Call::Commit,
     Call::Release,
+    Call::Groups,
+    Call::Reset,
     Call::Trim,
     Call::Close,
 ];
@@ -354,6 +358,19 @@ impl Storage for Faulty {
         let lease = lease.clone();
         self.call(Call::Release, move |it| {
             Box::pin(async move { it.release(&lease).await })
+        })
+    }
+
+    fn groups<'a>(&'a self, stream: Option<&'a Name>) -> BoxFuture<'a, Result<Vec<Group>>> {
+        let stream = stream.cloned();
+        self.call(Call::Groups, move |it| {
+            Box::pin(async move { it.groups(stream.as_ref()).await })
+        })
+    }
+
+    fn reset(&self, reset: Reset) -> BoxFuture<'_, Result<GroupState>> {
+        self.call(Call::Reset, |it| {
+            Box::pin(async move { it.reset(reset).await })
         })
     }
 

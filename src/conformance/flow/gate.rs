@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{
     Append, Appended, Claim, Fetched, Group, GroupState, Id, Lease, Name, Notification, Partition,
-    Progress, Ranges, Read, Start, Storage, StreamSettings,
+    Progress, Ranges, Read, Reset, Start, Storage, StreamSettings,
 };
 
 /// While it is shut, calls wait. Behind it the storage does all that it is asked.
@@ -89,6 +89,8 @@ impl Storage for Gate {
         fn claim<'a>(claim: Claim) -> GroupState;
         fn commit<'a>(lease: &'a Lease, done: &'a Ranges) -> Progress;
         fn release<'a>(lease: &'a Lease) -> ();
+        fn groups<'a>(stream: Option<&'a Name>) -> Vec<Group>;
+        fn reset<'a>(reset: Reset) -> GroupState;
         fn trim<'a>(partition: &'a Partition, before: u64) -> u64;
         fn close<'a>() -> ();
     }

@@ -73,14 +73,25 @@ pub(crate) async fn steady_commits_need_no_renewals(harness: Arc<dyn Harness>) {
     rig.fill("orders", 0..10).await;
     let mut consumer = rig.leases("orders", "billing").await;
     let deliveries = rig.expect(&mut consumer, 0..9).await;
+    let clock = rig.subject.harness.clock();
     let before = rig.state("orders", "billing").await.generation;
+    let mut wrote = clock.now();
+    let mut needed = 0;
     for delivery in deliveries {
         rig.subject.harness.pass(LEASE / 4).await;
         pause().await;
         delivery.commit().await.expect("a commit");
+        // On a busy machine a commit may take long, and then a renewal is right.
+        let now = clock.now();
+        needed += (now - wrote).as_millis() / (LEASE / 2).as_millis();
+        wrote = now;
     }
     let state = rig.state("orders", "billing").await;
-    assert_eq!(state.generation - before, 9, "a write for each commit");
+    let renewals = u128::from(state.generation - before - 9);
+    assert!(
+        renewals <= needed,
+        "{renewals} beside the commits, {needed} needed"
+    );
 }
 
 pub(crate) async fn a_stuck_pipeline_gives_its_lease_up(harness: Arc<dyn Harness>) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::rig::{LEASE, Rig, made, of};
 use super::sink::{Forward, feed, flush};
 use crate::conformance::Harness;
-use crate::storage::Progress;
+use crate::storage::{Liveness, Progress};
 
 pub(crate) async fn what_was_sent_outlives_a_restart(harness: Arc<dyn Harness>) {
     let mut rig = Rig::new(harness);
@@ -88,7 +88,7 @@ pub(crate) async fn a_group_goes_on_after_a_death(harness: Arc<dyn Harness>) {
     let state = rig.subject.state(&of("orders", "billing")).await;
     let mut consumer = rig.leases("orders", "billing").await;
     let what = "a consumer replaces one whose process has died";
-    let next = match state.owner_dead {
+    let next = match state.liveness == Liveness::Dead {
         // No time needs to pass where the death is seen.
         true => rig.subject.within(what, consumer.next()).await,
         false => rig.passing(LEASE / 20, what, consumer.next()).await,

@@ -85,13 +85,17 @@ impl Log {
         if self.groups.contains_key(name) {
             return Ok(());
         }
-        let position = position_at(start, &self.bounds(), |micros| {
+        let position = self.position_at(start)?;
+        self.groups.insert(name.clone(), StoredGroup::at(position));
+        Ok(())
+    }
+
+    pub(super) fn position_at(&self, start: Start) -> Result<u64> {
+        position_at(start, &self.bounds(), |micros| {
             let since = |batch: &Batch| batch.appended_at < micros;
             let at = self.batches.partition_point(since);
             Ok(self.batches.get(at).map(|batch| batch.base))
-        })?;
-        self.groups.insert(name.clone(), StoredGroup::at(position));
-        Ok(())
+        })
     }
 
     /// The batches that end at or before the offset, oldest first.

@@ -6,9 +6,12 @@ use std::time::SystemTime;
 
 use super::log::{Log, batch_size};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::group::{self, StoredGroup, no_partition};
+use crate::storage::group::{self, StoredGroup, no_group, no_partition};
 use crate::storage::ids::{Ids, Outcome};
-use crate::storage::{Append, Appended, Group, Id, Lease, Name, Partition, StreamSettings};
+use crate::storage::{
+    Append, Appended, Group, GroupState, Id, Lease, Liveness, Name, Partition, Reset,
+    StreamSettings,
+};
 
 pub(super) struct State {
     pub(super) max_bytes: usize,
@@ -197,6 +200,42 @@ impl State {
                 Ok(None)
             }
         }
+    }
+
+    pub(super) fn groups(&self, stream: Option<&Name>) -> Vec<Group> {
+        let streams = self.streams.iter();
+        let streams = streams.filter(|(name, _)| stream.is_none_or(|stream| stream == *name));
+        let partitions = streams.flat_map(|(stream, logs)| {
+            let partition = |index| Partition {
+                stream: stream.clone(),
+                index,
+            };
+            (0..).map(partition).zip(logs)
+        });
+        let groups = partitions.flat_map(|(partition, log)| {
+            let group = move |name: &Name| Group {
+                partition: partition.clone(),
+                name: name.clone(),
+            };
+            log.groups.keys().map(group)
+        });
+        let mut groups: Vec<Group> = groups.collect();
+        groups.sort_unstable();
+        groups
+    }
+
+    /// The group as it stands then.
+    pub(super) fn reset(&mut self, reset: &Reset) -> Result<GroupState> {
+        let Reset { group, to, .. } = reset;
+        let log = self.log(&group.partition)?;
+        let (bounds, to) = (log.bounds(), to.map(|to| log.position_at(to)).transpose()?);
+        let stored = log.groups.get_mut(&group.name);
+        let stored = stored.ok_or_else(|| no_group(group))?;
+        if stored.owner.is_some() && !reset.is_forced {
+            return Err(group::active(group));
+        }
+        stored.reset(to);
+        Ok(stored.state(Liveness::Unknown, bounds))
     }
 
     pub(super) fn trim(&mut self, partition: &Partition, before: u64) -> Result<u64> {

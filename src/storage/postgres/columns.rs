@@ -8,6 +8,7 @@ use sqlx::Row;
 use sqlx::postgres::{PgRow, PgValueFormat};
 use uuid::Uuid;
 
+use super::members::Sightings;
 use crate::clock::from_micros;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{GroupState, Id, Progress, Ranges, Records, StoredBatch};
@@ -99,8 +100,11 @@ impl<'r> Reader<'r> {
     }
 
     pub(super) fn bool(&mut self) -> Result<bool> {
-        let value = self.fixed(|[byte]| byte != 0, |text| Some(text == "t"))?;
-        Ok(value.unwrap_or(false))
+        Ok(self.optional_bool()?.unwrap_or(false))
+    }
+
+    fn optional_bool(&mut self) -> Result<Option<bool>> {
+        self.fixed(|[byte]| byte != 0, |text| Some(text == "t"))
     }
 
     pub(super) fn bigint(&mut self) -> Result<Option<i64>> {
@@ -173,7 +177,7 @@ impl<'r> Reader<'r> {
     }
 
     /// What `state` of the schema gives.
-    pub(super) fn state(&mut self) -> Result<GroupState> {
+    pub(super) fn state(&mut self, sightings: &Sightings) -> Result<GroupState> {
         let owner = self.id()?;
         let epoch = self.offset()?;
         let generation = self.offset()?;
@@ -182,14 +186,18 @@ impl<'r> Reader<'r> {
         let counts = self.array(u32::from_be_bytes)?;
         let mut attempts: Vec<(u64, u32)> = offsets.into_iter().zip(counts).collect();
         attempts.sort_unstable();
+        let bounds = self.bounds()?;
+        let incarnation = self.bigint()?.unwrap_or_default() as u64;
+        let lives = self.optional_bool()?;
         Ok(GroupState {
             owner,
-            owner_dead: false,
+            liveness: sightings.of(self.id()?, lives),
             epoch,
             generation,
             progress,
             attempts,
-            bounds: self.bounds()?,
+            bounds,
+            incarnation,
         })
     }
 

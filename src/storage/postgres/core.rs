@@ -11,6 +11,7 @@ use super::connect::Connections;
 use super::error::{Access, Fail, Server};
 use super::gate::{Gate, Pass};
 use super::listen::Listening;
+use super::members::Sightings;
 use super::schema::for_schema;
 use super::tell::Teller;
 use super::value::{Value, write_into};
@@ -33,6 +34,7 @@ pub(super) struct Core {
     pub(super) sql: Sql,
     pub(super) teller: Teller,
     pub(super) listening: Listening,
+    pub(super) sightings: Arc<Sightings>,
     /// Of sockets and servers, which no test can let pass.
     pub(super) clock: SystemClock,
 }
@@ -51,6 +53,8 @@ pub(super) struct Sql {
     pub(super) claim: Statement,
     pub(super) commit: Statement,
     pub(super) release: Statement,
+    pub(super) groups: Statement,
+    pub(super) reset: Statement,
     pub(super) trim: Statement,
     pub(super) sweep: Statement,
 }
@@ -85,11 +89,13 @@ impl Sql {
             notify: read(include_str!("sql/notify.sql")),
             create_stream: write("SELECT {schema}.create_stream($1, $2)"),
             create_group: write(include_str!("sql/create_group.sql")),
-            claim: write("SELECT c.* FROM {schema}.claim($1, $2, $3, $4, $5, $6) c"),
+            claim: write("SELECT c.* FROM {schema}.claim($1, $2, $3, $4, $5, $6, $7) c"),
             commit: write(
                 r#"SELECT "position", acked FROM {schema}.commit($1, $2, $3, $4, $5, $6)"#,
             ),
             release: write("SELECT {schema}.release($1, $2, $3, $4, $5)"),
+            groups: read(include_str!("sql/groups.sql")),
+            reset: write(include_str!("sql/reset.sql")),
             trim: write("SELECT {schema}.trim($1, $2, $3)"),
             sweep: write("SELECT {schema}.sweep($1, $2, $3)"),
         }

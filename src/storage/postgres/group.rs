@@ -12,8 +12,10 @@ use super::tell::tell;
 use super::value::Value;
 use crate::clock::to_micros;
 use crate::error::Result;
-use crate::storage::group::{fenced, no_group, no_partition};
-use crate::storage::{Claim, Group, GroupState, Lease, Notification, Progress, Ranges, Start};
+use crate::storage::group::{active, fenced, no_group, no_partition};
+use crate::storage::{
+    Claim, Group, GroupState, Lease, Name, Notification, Partition, Progress, Ranges, Reset, Start,
+};
 
 /// The values that name a group, and others.
 fn of<'a, const N: usize>(group: &'a Group, others: [Value<'a>; N]) -> Vec<Value<'a>> {
@@ -26,30 +28,28 @@ fn of<'a, const N: usize>(group: &'a Group, others: [Value<'a>; N]) -> Vec<Value
     values
 }
 
-/// What the server can count, in microseconds.
-fn time(start: Start) -> i64 {
+/// A place in the log as the schema has it: its name, an offset, and a time in microseconds.
+fn place(start: Start) -> (&'static str, i64, i64) {
+    /// What the server can count.
     const LONG_AGO: i64 = -62_000_000_000_000_000;
     const FAR_OFF: i64 = 250_000_000_000_000_000;
     match start {
-        Start::Time(time) => to_micros(time).clamp(LONG_AGO, FAR_OFF),
-        _ => 0,
+        Start::Earliest => ("earliest", 0, 0),
+        Start::Latest => ("latest", 0, 0),
+        Start::Offset(offset) => ("offset", as_bigint(offset), 0),
+        Start::Time(time) => ("time", 0, to_micros(time).clamp(LONG_AGO, FAR_OFF)),
     }
 }
 
 impl Core {
     pub(super) async fn create_group(&self, group: &Group, start: Start) -> Result<()> {
-        let (place, offset) = match start {
-            Start::Earliest => ("earliest", 0),
-            Start::Latest => ("latest", 0),
-            Start::Offset(offset) => ("offset", as_bigint(offset)),
-            Start::Time(_) => ("time", 0),
-        };
+        let (place, offset, time) = place(start);
         let values = of(
             group,
             [
                 Value::Text(place),
                 Value::Bigint(offset),
-                Value::Bigint(time(start)),
+                Value::Bigint(time),
             ],
         );
         let rows = self
@@ -76,24 +76,62 @@ impl Core {
         for row in &rows {
             let mut columns = Reader::new(row);
             let place = columns.numbered(&mut states)?;
-            *place = Some(columns.state()?);
+            *place = Some(columns.state(&self.sightings)?);
         }
         Ok(states)
     }
 
     pub(super) async fn claim(&self, claim: &Claim) -> Result<GroupState> {
         let (epoch, generation) = claim.over.unzip();
+        let member = self.listening.member().await;
         let values = of(
             &claim.group,
             [
                 Value::Id(Uuid::from_u128(claim.owner.0)),
+                Value::OptionalId(member.map(|member| Uuid::from_u128(member.0))),
                 Value::OptionalBigint(epoch.map(as_bigint)),
                 Value::OptionalBigint(generation.map(as_bigint)),
             ],
         );
         let rows = self.run(&self.leases, &self.sql.claim, &values).await?;
         let row = rows.first().ok_or_else(|| no_group(&claim.group))?;
-        Reader::new(row).state()
+        Reader::new(row).state(&self.sightings)
+    }
+
+    pub(super) async fn groups(&self, stream: Option<&Name>) -> Result<Vec<Group>> {
+        let values = [Value::OptionalText(stream.map(Name::as_str))];
+        let rows = self.run(&self.pool, &self.sql.groups, &values).await?;
+        let group = |row| {
+            let mut columns = Reader::new(row);
+            let stream = Name::new(columns.text()?)?;
+            let index = columns.int()?.ok_or_else(not_understood)? as u32;
+            let name = Name::new(columns.text()?)?;
+            let partition = Partition { stream, index };
+            Ok(Group { partition, name })
+        };
+        rows.iter().map(group).collect()
+    }
+
+    pub(super) async fn reset(self: &Arc<Self>, reset: &Reset, pass: &Pass) -> Result<GroupState> {
+        let (place, offset, time) = reset.to.map(place).unwrap_or_default();
+        let values = of(
+            &reset.group,
+            [
+                Value::OptionalText(reset.to.map(|_| place)),
+                Value::Bigint(offset),
+                Value::Bigint(time),
+                Value::Bool(reset.is_forced),
+            ],
+        );
+        let rows = self.run(&self.leases, &self.sql.reset, &values).await?;
+        let row = rows.first().ok_or_else(|| no_group(&reset.group))?;
+        let mut columns = Reader::new(row);
+        if !columns.bool()? {
+            return Err(active(&reset.group));
+        }
+        let partition = reset.group.partition.clone();
+        tell(self, pass, vec![Notification::Released(partition)]);
+        columns.state(&self.sightings)
     }
 
     pub(super) async fn commit(&self, lease: &Lease, done: &Ranges) -> Result<Progress> {

@@ -14,7 +14,7 @@ use self::core::{Core, Sql};
 use super::notify::Notifier;
 use super::{
     Append, Appended, Claim, Fetched, Group, GroupState, Id, Lease, Name, Notification, Partition,
-    Progress, Ranges, Read, Start, Storage, StreamSettings,
+    Progress, Ranges, Read, Reset, Start, Storage, StreamSettings,
 };
 use crate::clock::SystemClock;
 use crate::error::{Error, Result};
@@ -22,6 +22,7 @@ use connect::Connections;
 use error::{Fail, Server};
 use gate::Gate;
 use listen::Listening;
+use members::Sightings;
 pub use options::PostgresOptions;
 pub use schema::schema_sql;
 use tell::Teller;
@@ -35,6 +36,7 @@ mod gate;
 mod group;
 mod listen;
 mod log;
+mod members;
 mod options;
 mod schema;
 mod tell;
@@ -141,7 +143,14 @@ impl PostgresStorage {
             None => (!options.is_pooled).then(|| server.clone()),
         };
         let listen_on = listen_on.filter(|_| options.listens);
-        let listening = Listening::new(listen_on, &options.schema, teller.tag(), local.clone());
+        let sightings = Arc::new(Sightings::new(SystemClock::new()));
+        let listening = Listening::new(
+            listen_on,
+            &options.schema,
+            teller.tag(),
+            local.clone(),
+            sightings.clone(),
+        );
         let core = Core {
             server: Server::new(server),
             schema: options.schema.clone(),
@@ -153,6 +162,7 @@ impl PostgresStorage {
             sql: Sql::new(&options.schema),
             teller,
             listening,
+            sightings,
             clock: SystemClock::new(),
         };
         Self {
@@ -270,6 +280,23 @@ impl Storage for PostgresStorage {
         Box::pin(async move {
             self.core
                 .call_with_pass(|core, pass| async move { core.release(&lease, &pass).await })
+                .await
+        })
+    }
+
+    fn groups<'a>(&'a self, stream: Option<&'a Name>) -> BoxFuture<'a, Result<Vec<Group>>> {
+        let stream = stream.cloned();
+        Box::pin(async move {
+            self.core
+                .call(|core| async move { core.groups(stream.as_ref()).await })
+                .await
+        })
+    }
+
+    fn reset(&self, reset: Reset) -> BoxFuture<'_, Result<GroupState>> {
+        Box::pin(async move {
+            self.core
+                .call_with_pass(|core, pass| async move { core.reset(&reset, &pass).await })
                 .await
         })
     }

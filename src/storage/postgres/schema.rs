@@ -11,10 +11,11 @@ use crate::error::{Error, ErrorKind, Result};
 const VERSION: i32 = 1;
 
 /// One statement, in the order in which its parts need each other.
-const PARTS: [&str; 11] = [
+const PARTS: [&str; 12] = [
     include_str!("sql/schema/begin.sql"),
     include_str!("sql/schema/tables.sql"),
     include_str!("sql/schema/functions.sql"),
+    include_str!("sql/schema/members.sql"),
     include_str!("sql/schema/streams.sql"),
     include_str!("sql/schema/progress.sql"),
     include_str!("sql/schema/append.sql"),

@@ -20,6 +20,8 @@ pub(super) enum Value<'a> {
     Bigint(i64),
     OptionalBigint(Option<i64>),
     Id(Uuid),
+    OptionalId(Option<Uuid>),
+    Bool(bool),
     Bytes(Option<&'a [u8]>),
     Texts(&'a [String]),
     Ints(Option<&'a [i32]>),
@@ -44,6 +46,8 @@ impl<'a> Value<'a> {
             Self::Bigint(number) => query.bind(number),
             Self::OptionalBigint(number) => query.bind(number),
             Self::Id(id) => query.bind(id),
+            Self::OptionalId(id) => query.bind(id),
+            Self::Bool(is_so) => query.bind(is_so),
             Self::Bytes(bytes) => query.bind(bytes),
             Self::Texts(texts) => query.bind(texts),
             Self::Ints(numbers) => query.bind(numbers),
@@ -67,7 +71,9 @@ impl<'a> Value<'a> {
                 let _ = write!(sql, "'{number}'::bigint");
             }
             Self::OptionalBigint(None) => sql.push_str("NULL::bigint"),
-            Self::Id(id) => write_id(sql, id),
+            Self::Id(id) | Self::OptionalId(Some(id)) => write_id(sql, id),
+            Self::OptionalId(None) => sql.push_str("NULL::uuid"),
+            Self::Bool(is_so) => sql.push_str(if is_so { "true" } else { "false" }),
             Self::Bytes(bytes) => write_bytes(sql, bytes),
             Self::Texts(texts) => {
                 write_array(sql, "text", texts, |sql, text| write_text(sql, text))

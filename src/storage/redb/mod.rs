@@ -12,7 +12,7 @@ use futures_core::stream::BoxStream;
 
 use super::{
     Append, Appended, Claim, Fetched, Group, GroupState, Id, Lease, Name, Notification, Partition,
-    Progress, Ranges, Read, Start, Storage, StreamSettings,
+    Progress, Ranges, Read, Reset, Start, Storage, StreamSettings,
 };
 use crate::error::{Error, ErrorKind, Result};
 use core::{Core, Done};
@@ -180,6 +180,15 @@ impl Storage for RedbStorage {
     fn release<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<()>> {
         let lease = lease.clone();
         Box::pin(async move { self.core.write(None, move |txn| txn.release(&lease)).await })
+    }
+
+    fn groups<'a>(&'a self, stream: Option<&'a Name>) -> BoxFuture<'a, Result<Vec<Group>>> {
+        let stream = stream.cloned();
+        self.snapshot(move |snapshot| snapshot.groups(stream.as_ref()))
+    }
+
+    fn reset(&self, reset: Reset) -> BoxFuture<'_, Result<GroupState>> {
+        Box::pin(async move { self.core.write(None, move |txn| txn.reset(&reset)).await })
     }
 
     fn trim<'a>(&'a self, partition: &'a Partition, before: u64) -> BoxFuture<'a, Result<u64>> {

@@ -8,6 +8,7 @@ use super::core::Done;
 use super::error::Fail;
 use super::log::{self, Log};
 use super::tables::{BATCHES, BatchKey, GROUPS, GroupRow, STARTS, STREAMS};
+use crate::error::Error;
 use crate::storage::group::no_partition;
 use crate::storage::{Fetched, Group, GroupState, Name, Partition, Read};
 
@@ -59,10 +60,39 @@ impl<'a> Snapshot<'a> {
             let Some(row) = self.group(log.key, &group.name)? else {
                 return Ok(None);
             };
-            let is_dead = row.owner_is_dead(boot);
-            Ok(Some(row.group.state(is_dead, self.bounds(&log)?)))
+            let liveness = row.liveness(boot);
+            Ok(Some(row.group.state(liveness, self.bounds(&log)?)))
         });
         states.collect::<Result<_, Fail>>().map(Ok)
+    }
+
+    pub(super) fn groups(&self, stream: Option<&Name>) -> Done<Vec<Group>> {
+        let streams = self.txn.open_table(STREAMS)?;
+        let groups = self.txn.open_table(GROUPS)?;
+        let mut found = Vec::new();
+        let names = match stream {
+            Some(stream) => streams.range(stream.as_str()..=stream.as_str())?,
+            None => streams.range::<&str>(..)?,
+        };
+        for entry in names {
+            let stream = Name::new(entry?.0.value()).map_err(damaged)?;
+            let partitions = log::stream(&streams, &stream)?.map_or(0, |s| s.partitions);
+            for index in 0..partitions {
+                let partition = Partition {
+                    stream: stream.clone(),
+                    index,
+                };
+                let Some(log) = self.log(&partition)? else {
+                    continue;
+                };
+                for entry in groups.range((log.key, "")..(log.key + 1, ""))? {
+                    let name = Name::new(entry?.0.value().1).map_err(damaged)?;
+                    let partition = partition.clone();
+                    found.push(Group { partition, name });
+                }
+            }
+        }
+        Ok(Ok(found))
     }
 
     fn log<'b>(&'b self, partition: &'b Partition) -> Result<Option<Log<'b, Batches>>, Fail> {
@@ -84,4 +114,8 @@ impl<'a> Snapshot<'a> {
     fn group(&self, key: u64, name: &Name) -> Result<Option<GroupRow>, Fail> {
         log::group(&self.txn.open_table(GROUPS)?, key, name)
     }
+}
+
+fn damaged(error: Error) -> Fail {
+    Fail::Damaged(format!("a name ({error})"))
 }

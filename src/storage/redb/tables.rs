@@ -5,7 +5,7 @@ use bytes::{Buf, BufMut, Bytes};
 
 use super::sum::{checksum, mix, seal, unseal};
 use crate::storage::group::StoredGroup;
-use crate::storage::{Id, Progress, Ranges, Records};
+use crate::storage::{Id, Liveness, Progress, Ranges, Records};
 
 /// Says whose file it is: `MAGIC`, the format, the boot, and the id of the next stream.
 pub(super) const META: TableDefinition<'static, &str, u64> = TableDefinition::new("flowstream");
@@ -141,8 +141,12 @@ pub(super) struct GroupRow {
 }
 
 impl GroupRow {
-    pub(super) fn owner_is_dead(&self, boot: u64) -> bool {
-        self.group.owner.is_some() && self.boot != boot
+    /// The file is locked for one process: an owner from an earlier open is certainly gone.
+    pub(super) fn liveness(&self, boot: u64) -> Liveness {
+        match self.group.owner {
+            Some(_) if self.boot != boot => Liveness::Dead,
+            _ => Liveness::Unknown,
+        }
     }
 
     pub(super) fn encode(&self, key: (u64, &str)) -> Vec<u8> {

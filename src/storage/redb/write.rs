@@ -14,8 +14,8 @@ use crate::error::Error;
 use crate::storage::group::{self, StoredGroup, fenced, no_group, no_partition, position_at};
 use crate::storage::ids::Outcome;
 use crate::storage::{
-    Append, Appended, Claim, Group, GroupState, Id, Lease, Name, Notification, Partition, Progress,
-    Ranges, Row, Start, StreamSettings,
+    Append, Appended, Claim, Group, GroupState, Id, Lease, Liveness, Name, Notification, Partition,
+    Progress, Ranges, Reset, Row, Start, StreamSettings,
 };
 
 impl Transaction<'_> {
@@ -159,8 +159,36 @@ impl Transaction<'_> {
         if row.group.claim(claim, &bounds) {
             row = self.put_group(key, name, row)?;
         }
-        let is_dead = row.owner_is_dead(self.boot);
-        Ok(Ok(row.group.state(is_dead, bounds)))
+        Ok(Ok(row.group.state(row.liveness(self.boot), bounds)))
+    }
+
+    pub(super) fn reset(&mut self, reset: &Reset) -> Done<GroupState> {
+        let Group { partition, name } = &reset.group;
+        let key = self.partition(partition)?;
+        let row = match key {
+            Some(key) => self.group(key, name)?,
+            None => None,
+        };
+        let (Some(key), Some(mut row)) = (key, row) else {
+            return Ok(Err(no_group(&reset.group)));
+        };
+        let bounds = self.bounds(key, partition)?;
+        let is_held = row.group.owner.is_some() && row.liveness(self.boot) != Liveness::Dead;
+        if is_held && !reset.is_forced {
+            return Ok(Err(group::active(&reset.group)));
+        }
+        let log = Log {
+            batches: self.batches.get()?,
+            key,
+            partition,
+        };
+        let since = |micros| log.appended_since(&bounds, micros);
+        let to = reset.to.map(|to| position_at(to, &bounds, since));
+        row.group.reset(to.transpose()?);
+        let row = self.put_group(key, name, row)?;
+        self.notifications
+            .push(Notification::Released(partition.clone()));
+        Ok(Ok(row.group.state(row.liveness(self.boot), bounds)))
     }
 
     pub(super) fn commit(&mut self, lease: &Lease, done: &Ranges) -> Done<Progress> {

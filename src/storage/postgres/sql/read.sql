@@ -1,7 +1,9 @@
 -- The batches from the one that contains $3 on, up to about $4 bytes, where the log starts and ends,
--- and the epoch of the group $5: one snapshot. One row without a batch where there is none; no row
--- where there is no such partition. In no order. Times in microseconds since 1970.
-SELECT l.start_offset, l.end_offset, coalesce(g.epoch, 0),
+-- and the epoch of the group $5, 0 if its lease is of another incarnation: one snapshot. One row
+-- without a batch where there is none; no row where there is no such partition. In no order. Times in
+-- microseconds since 1970.
+SELECT l.start_offset, l.end_offset,
+    CASE WHEN g.incarnation <> (SELECT {schema}.incarnation()) THEN 0 ELSE coalesce(g.epoch, 0) END,
     b.base_offset, b.count, (extract(epoch FROM b.appended_at) * 1000000)::bigint, b.ends, b.bodies, b.attribute_ends, b.attributes
 FROM {schema}.streams s
 JOIN {schema}.partitions p ON p.stream_id = s.stream_id

@@ -13,18 +13,21 @@ async fn the_owner_of_an_earlier_boot_is_dead() {
     let group = group("billing");
     storage.create_group(&group, Start::Earliest).await.unwrap();
     let state = storage.claim(claim(group.clone(), 1, None)).await.unwrap();
-    assert!(!state.owner_dead);
+    assert_eq!(state.liveness, Liveness::Unknown);
     drop(storage);
 
     let storage = place.open().await.unwrap();
     let groups = [group.clone()];
     let seen = storage.observe(&groups).await.unwrap().remove(0).unwrap();
-    assert!(seen.owner_dead && seen.owner == Some(Id(1)));
+    assert_eq!((seen.liveness, seen.owner), (Liveness::Dead, Some(Id(1))));
     let refused = storage.claim(claim(group.clone(), 2, None)).await.unwrap();
     assert_eq!(refused, seen, "it has to be named");
     let over = Some((seen.epoch, seen.generation));
     let taken = storage.claim(claim(group, 2, over)).await.unwrap();
-    assert_eq!((taken.owner, taken.owner_dead), (Some(Id(2)), false));
+    assert_eq!(
+        (taken.owner, taken.liveness),
+        (Some(Id(2)), Liveness::Unknown)
+    );
     assert_eq!(taken.epoch, 2);
 }
 
@@ -48,7 +51,7 @@ async fn who_writes_in_this_boot_is_alive() {
     };
     storage.commit(&lease, &Ranges::new()).await.unwrap();
     let seen = storage.observe(&[group]).await.unwrap().remove(0).unwrap();
-    assert!(!seen.owner_dead);
+    assert_eq!(seen.liveness, Liveness::Unknown);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 
 use super::faults::Faults;
 use super::*;
-use crate::storage::{Id, RecordsBuilder, Row, StoredBatch};
+use crate::storage::{Id, Liveness, RecordsBuilder, Row, StoredBatch};
 use crate::{ManualClock, Message};
 
 /// A file in a directory of its own, and a clock.

@@ -60,6 +60,7 @@
                         JOIN {schema}.leases l
                             ON l.stream_id = s.stream_id AND l.partition = c.part AND l.name = c.grp
                         WHERE s.name = c.stream AND l.owner = c.owner AND l.epoch = c.epoch
+                            AND l.incarnation = {schema}.incarnation()
                     );
                 IF FOUND THEN
                     IF NOT has_rows THEN

@@ -1,4 +1,17 @@
-    -- False if there is no such partition. `place` is earliest, latest, offset or time.
+    -- Where a group begins. `place` is earliest, latest, offset or time.
+    CREATE FUNCTION {schema}.position_at(
+        stream int, part int, place text, at_offset bigint, at_time timestamptz
+    ) RETURNS bigint STABLE LANGUAGE sql BEGIN ATOMIC
+        SELECT CASE place
+            WHEN 'earliest' THEN b.start_offset
+            WHEN 'latest' THEN b.end_offset
+            WHEN 'offset' THEN at_offset
+            ELSE coalesce({schema}.appended_since(stream, part, at_time), b.end_offset)
+        END
+        FROM {schema}.bounds(stream, part) b;
+    END;
+
+    -- False if there is no such partition.
     CREATE FUNCTION {schema}.create_group(
         stream text, part int, grp text, place text, at_offset bigint, at_time timestamptz
     ) RETURNS boolean LANGUAGE plpgsql
@@ -7,7 +20,6 @@
     DECLARE
         sid int;
         id bigint;
-        log record;
     BEGIN
         SELECT p.stream_id INTO sid FROM {schema}.streams s
             JOIN {schema}.partitions p ON p.stream_id = s.stream_id AND p.partition = part
@@ -27,23 +39,20 @@
         IF id IS NULL THEN
             RETURN true;
         END IF;
-        SELECT * INTO log FROM {schema}.bounds(sid, part);
-        INSERT INTO {schema}.positions (group_id, generation, position) VALUES (id, 0, CASE place
-            WHEN 'earliest' THEN log.start_offset
-            WHEN 'latest' THEN log.end_offset
-            WHEN 'offset' THEN at_offset
-            ELSE coalesce({schema}.appended_since(sid, part, at_time), log.end_offset)
-        END);
+        INSERT INTO {schema}.positions (group_id, generation, position)
+            VALUES (id, 0, {schema}.position_at(sid, part, place, at_offset, at_time));
         RETURN true;
     END
     $function$;
 
     -- No row if there is no such group. Locks the lease.
     CREATE FUNCTION {schema}.claim(
-        stream text, part int, grp text, claimer uuid, over_epoch bigint, over_generation bigint
+        stream text, part int, grp text, claimer uuid, process uuid,
+        over_epoch bigint, over_generation bigint
     ) RETURNS TABLE (
         owner uuid, epoch bigint, generation bigint, "position" bigint, acked text,
-        attempted bigint[], attempts int[], start_offset bigint, end_offset bigint
+        attempted bigint[], attempts int[], start_offset bigint, end_offset bigint,
+        incarnation bigint, lives boolean, member uuid
     ) LANGUAGE plpgsql
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
     SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
@@ -52,6 +61,7 @@
         last {schema}.positions;
         is_mine boolean;
         is_over boolean;
+        now_here bigint := {schema}.incarnation();
         log record;
         undone bigint;
         place int;
@@ -65,9 +75,11 @@
         END IF;
         SELECT * INTO STRICT last FROM {schema}.positions p
             WHERE p.group_id = lease.group_id ORDER BY p.generation DESC LIMIT 1;
-        is_mine := coalesce(lease.owner = claimer, false);
+        -- A lease of its own from before a failover is as good as another's that is dead.
+        is_mine := coalesce(lease.owner = claimer AND lease.incarnation = now_here, false);
         is_over := lease.owner IS NOT NULL AND NOT is_mine
-            AND coalesce(over_epoch = lease.epoch AND over_generation = last.generation, false);
+            AND (lease.owner = claimer
+                OR coalesce(over_epoch = lease.epoch AND over_generation = last.generation, false));
         IF is_over THEN
             -- The first message that is not done may be what the last owner died of.
             SELECT * INTO log FROM {schema}.bounds(lease.stream_id, lease.partition);
@@ -89,7 +101,8 @@
         IF is_mine OR is_over OR lease.owner IS NULL THEN
             IF NOT is_mine THEN
                 UPDATE {schema}.leases l
-                    SET owner = claimer, epoch = lease.epoch + 1, claimed_at = clock_timestamp()
+                    SET owner = claimer, epoch = lease.epoch + 1, claimed_at = clock_timestamp(),
+                        incarnation = now_here, member = process
                     WHERE l.group_id = lease.group_id;
             END IF;
             INSERT INTO {schema}.positions (group_id, generation, position, acked, attempted, attempts)
@@ -107,12 +120,14 @@
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
     SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
     DECLARE
+        now_here bigint := {schema}.incarnation();
         id bigint;
     BEGIN
         PERFORM {schema}.begin_write();
         SELECT l.group_id INTO id FROM {schema}.streams s
             JOIN {schema}.leases l ON l.stream_id = s.stream_id AND l.partition = part AND l.name = grp
             WHERE s.name = stream AND l.owner = claimer AND l.epoch = at_epoch
+                AND l.incarnation = now_here
             FOR NO KEY UPDATE OF l;
         IF NOT FOUND THEN
             RETURN;
@@ -128,12 +143,14 @@
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
     SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
     DECLARE
+        now_here bigint := {schema}.incarnation();
         id bigint;
     BEGIN
         PERFORM {schema}.begin_write();
         SELECT l.group_id INTO id FROM {schema}.streams s
             JOIN {schema}.leases l ON l.stream_id = s.stream_id AND l.partition = part AND l.name = grp
             WHERE s.name = stream AND l.owner = claimer AND l.epoch = at_epoch
+                AND l.incarnation = now_here
             FOR NO KEY UPDATE OF l;
         IF NOT FOUND THEN
             RETURN false;
@@ -141,6 +158,48 @@
         UPDATE {schema}.leases l SET owner = NULL WHERE l.group_id = id;
         PERFORM {schema}.advance(id, '{}');
         RETURN true;
+    END
+    $function$;
+
+    -- Takes the lease away, and moves the position unless `place` is NULL. No row if there is no such
+    -- group; `done` is false if it has an owner and that is not to be forced. Locks the lease.
+    CREATE FUNCTION {schema}.reset(
+        stream text, part int, grp text,
+        place text, at_offset bigint, at_time timestamptz, forced boolean
+    ) RETURNS TABLE (
+        done boolean,
+        owner uuid, epoch bigint, generation bigint, "position" bigint, acked text,
+        attempted bigint[], attempts int[], start_offset bigint, end_offset bigint,
+        incarnation bigint, lives boolean, member uuid
+    ) LANGUAGE plpgsql
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    DECLARE
+        lease {schema}.leases;
+        is_done boolean;
+    BEGIN
+        PERFORM {schema}.begin_write();
+        SELECT l.* INTO lease FROM {schema}.streams s
+            JOIN {schema}.leases l ON l.stream_id = s.stream_id AND l.partition = part AND l.name = grp
+            WHERE s.name = stream FOR NO KEY UPDATE OF l;
+        IF NOT FOUND THEN
+            RETURN;
+        END IF;
+        is_done := forced OR lease.owner IS NULL;
+        IF is_done THEN
+            UPDATE {schema}.leases l SET owner = NULL, epoch = lease.epoch + 1, member = NULL
+                WHERE l.group_id = lease.group_id;
+            IF place IS NULL THEN
+                PERFORM {schema}.advance(lease.group_id, '{}');
+            ELSE
+                INSERT INTO {schema}.positions (group_id, generation, position)
+                    SELECT p.group_id, p.generation + 1, {schema}.position_at(
+                        lease.stream_id, lease.partition, place, at_offset, at_time)
+                    FROM {schema}.positions p
+                    WHERE p.group_id = lease.group_id ORDER BY p.generation DESC LIMIT 1;
+            END IF;
+        END IF;
+        RETURN QUERY SELECT is_done, t.* FROM {schema}.state(lease.group_id) t;
     END
     $function$;
 

@@ -1,10 +1,12 @@
     -- How a group stands.
     CREATE FUNCTION {schema}.state(id bigint) RETURNS TABLE (
         owner uuid, epoch bigint, generation bigint, "position" bigint, acked text,
-        attempted bigint[], attempts int[], start_offset bigint, end_offset bigint
-    ) STABLE LANGUAGE sql BEGIN ATOMIC
+        attempted bigint[], attempts int[], start_offset bigint, end_offset bigint,
+        incarnation bigint, lives boolean, member uuid
+    ) LANGUAGE sql BEGIN ATOMIC
         SELECT l.owner, l.epoch, p.generation, p.position, p.acked::text, p.attempted, p.attempts,
-            b.start_offset, b.end_offset
+            b.start_offset, b.end_offset, {schema}.incarnation(),
+            CASE WHEN l.owner IS NOT NULL THEN {schema}.lives(l.member) END, l.member
         FROM {schema}.leases l
         CROSS JOIN LATERAL (
             SELECT * FROM {schema}.positions p

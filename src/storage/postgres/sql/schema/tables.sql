@@ -56,7 +56,8 @@
         refused boolean NOT NULL
     );
 
-    -- Who consumes. Updated when the owner changes, and once in 1,024 generations.
+    -- Who consumes. Updated when the owner changes, and once in 1,024 generations. A lease is of the
+    -- incarnation of the server in which it was claimed, and of a process that may be in `members`.
     CREATE TABLE {schema}.leases (
         group_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
         stream_id int NOT NULL,
@@ -65,6 +66,8 @@
         owner uuid,
         epoch bigint NOT NULL DEFAULT 0,
         claimed_at timestamptz,
+        incarnation bigint,
+        member uuid,
         trimmed_below bigint NOT NULL DEFAULT 0,
         CONSTRAINT leases_name UNIQUE (stream_id, partition, name)
     ) WITH (fillfactor = 50);
@@ -79,5 +82,15 @@
         attempts int[] NOT NULL DEFAULT '{}',
         written_at timestamptz NOT NULL DEFAULT clock_timestamp(),
         PRIMARY KEY (group_id, generation)
+    );
+
+    -- Processes, each with the backend of one direct connection that it keeps open: when that is
+    -- gone, so is the process, most likely.
+    CREATE TABLE {schema}.members (
+        member uuid PRIMARY KEY,
+        pid int NOT NULL,
+        backend_start timestamptz NOT NULL,
+        incarnation bigint,
+        enrolled_at timestamptz NOT NULL
     );
 
