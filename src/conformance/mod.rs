@@ -100,8 +100,8 @@ mod support;
 mod trim;
 
 use flow::{
-    abandoned, commits, consuming, cut_off, handover, holding, holes, lost, producing, relay,
-    restarts, routing, storm, torn, waking,
+    abandoned, commits, consuming, cut_off, handover, holding, holes, lost, operating, producing,
+    relay, restarts, routing, storm, torn, waking,
 };
 
 /// One storage under test. It is empty at the start, and no other check uses it.
@@ -343,6 +343,10 @@ macro_rules! __conformance {
             handover::a_shutdown_waits_for_what_is_held,
             handover::a_shutdown_waits_no_longer_than_it_may,
             handover::partitions_are_handed_over,
+
+            operating::groups_are_listed_with_what_they_have_to_do,
+            operating::an_evicted_consumer_stands_by_and_goes_on,
+            operating::a_reset_group_goes_on_from_there,
 
             restarts::what_was_sent_outlives_a_restart,
             restarts::a_group_goes_on_after_a_restart,

@@ -138,7 +138,7 @@ pub(super) fn no_group(group: &Group) -> Error {
     Error::new(ErrorKind::NotFound, text)
 }
 
-pub(super) fn active(group: &Group) -> Error {
+pub(crate) fn active(group: &Group) -> Error {
     Error::invalid(format!(
         "{group} is active: stop its consumers first, or force it, which fences them"
     ))

@@ -22,7 +22,7 @@ pub use records::{Records, RecordsBuilder};
 
 use crate::error::Result;
 
-mod group;
+pub(crate) mod group;
 mod ids;
 pub(crate) mod memory;
 mod notify;
@@ -152,7 +152,8 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// [`NotFound`](crate::ErrorKind::NotFound) if the group is not known;
-    /// [`Invalid`](crate::ErrorKind::Invalid) if somebody has the lease and it is not forced.
+    /// [`Invalid`](crate::ErrorKind::Invalid) if somebody has the lease who is not known to be dead,
+    /// and it is not forced.
     fn reset(&self, reset: Reset) -> BoxFuture<'_, Result<GroupState>>;
 
     /// Deletes whole batches that end at or before the offset `before`, and gives the new start of
@@ -398,6 +399,11 @@ impl GroupState {
             .map(|range| range.end.saturating_sub(range.start.max(from)))
             .sum();
         self.bounds.end.saturating_sub(from).saturating_sub(done)
+    }
+
+    /// Whether somebody has the lease who is not known to be dead.
+    pub fn is_held(&self) -> bool {
+        self.owner.is_some() && self.liveness != Liveness::Dead
     }
 
     /// Whether a message waits to be done.

@@ -9,6 +9,7 @@ pub(super) mod handover;
 pub(super) mod holding;
 pub(super) mod holes;
 pub(super) mod lost;
+pub(super) mod operating;
 pub(super) mod producing;
 pub(super) mod relay;
 pub(super) mod restarts;

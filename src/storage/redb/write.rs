@@ -14,8 +14,8 @@ use crate::error::Error;
 use crate::storage::group::{self, StoredGroup, fenced, no_group, no_partition, position_at};
 use crate::storage::ids::Outcome;
 use crate::storage::{
-    Append, Appended, Claim, Group, GroupState, Id, Lease, Liveness, Name, Notification, Partition,
-    Progress, Ranges, Reset, Row, Start, StreamSettings,
+    Append, Appended, Claim, Group, GroupState, Id, Lease, Name, Notification, Partition, Progress,
+    Ranges, Reset, Row, Start, StreamSettings,
 };
 
 impl Transaction<'_> {
@@ -173,8 +173,8 @@ impl Transaction<'_> {
             return Ok(Err(no_group(&reset.group)));
         };
         let bounds = self.bounds(key, partition)?;
-        let is_held = row.group.owner.is_some() && row.liveness(self.boot) != Liveness::Dead;
-        if is_held && !reset.is_forced {
+        let state = row.group.state(row.liveness(self.boot), bounds.clone());
+        if state.is_held() && !reset.is_forced {
             return Ok(Err(group::active(&reset.group)));
         }
         let log = Log {

@@ -162,7 +162,8 @@
     $function$;
 
     -- Takes the lease away, and moves the position unless `place` is NULL. No row if there is no such
-    -- group; `done` is false if it has an owner and that is not to be forced. Locks the lease.
+    -- group; `done` is false if it has an owner who is not seen dead, and that is not to be forced.
+    -- Locks the lease.
     CREATE FUNCTION {schema}.reset(
         stream text, part int, grp text,
         place text, at_offset bigint, at_time timestamptz, forced boolean
@@ -185,7 +186,7 @@
         IF NOT FOUND THEN
             RETURN;
         END IF;
-        is_done := forced OR lease.owner IS NULL;
+        is_done := forced OR lease.owner IS NULL OR NOT coalesce({schema}.lives(lease.member), true);
         IF is_done THEN
             UPDATE {schema}.leases l SET owner = NULL, epoch = lease.epoch + 1, member = NULL
                 WHERE l.group_id = lease.group_id;

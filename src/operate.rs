@@ -1,0 +1,230 @@
+//! What operators ask of groups and do to them.
+
+use std::fmt;
+use std::future::IntoFuture;
+use std::time::SystemTime;
+
+use futures_core::future::BoxFuture;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::flow::Flowstream;
+use crate::name::Name;
+use crate::storage::{Group, GroupState, Read, Reset, Start, group};
+
+/// A group at one partition, as [`Flowstream::groups`] lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupInfo {
+    /// Its stream, partition and name.
+    pub group: Group,
+    /// Owner, epoch, position, lag.
+    pub state: GroupState,
+    /// When the first message that is not done was appended, by the storage's clock; `None` if all
+    /// are done.
+    pub pending_since: Option<SystemTime>,
+}
+
+impl Flowstream {
+    /// The groups of a stream, or with `None` of all streams, at each of their partitions.
+    ///
+    /// Each group with something to do costs a read of one batch.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`](ErrorKind::Invalid) for a bad name. A stream that is not there has no groups.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # async fn example() -> flowstream::Result<()> {
+    /// # let flow = flowstream::open("memory:").await?;
+    /// for info in flow.groups(None).await? {
+    ///     println!("{}: {} to do", info.group, info.state.lag());
+    /// }
+    /// # Ok(()) }
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(example()).unwrap();
+    /// ```
+    pub async fn groups(&self, stream: impl Into<Option<&str>>) -> Result<Vec<GroupInfo>> {
+        let stream = stream.into().map(Name::new).transpose()?;
+        let groups = self
+            .retry(|| self.storage().groups(stream.as_ref()))
+            .await?;
+        let states = self.retry(|| self.storage().observe(&groups)).await?;
+        let mut infos = Vec::with_capacity(groups.len());
+        for (group, state) in groups.into_iter().zip(states) {
+            let Some(state) = state else { continue };
+            let pending_since = match state.next_pending() {
+                Some(offset) => self.appended_at(&group, offset).await?,
+                None => None,
+            };
+            infos.push(GroupInfo {
+                group,
+                state,
+                pending_since,
+            });
+        }
+        Ok(infos)
+    }
+
+    /// Takes the lease of a group away, at all partitions, whoever has it: the consumers are fenced,
+    /// and one of them, or of those that stand by, gets it anew. For a pipeline that hangs.
+    ///
+    /// # Errors
+    ///
+    /// [`NotFound`](ErrorKind::NotFound) if there is no such stream or group.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped halfway, some partitions are done.
+    pub async fn evict(&self, stream: impl AsRef<str>, group: impl AsRef<str>) -> Result<()> {
+        let groups = self.partitions_of(stream.as_ref(), group.as_ref()).await?;
+        self.reset_all(groups, None, true).await.map(drop)
+    }
+
+    /// Moves a group to another place in the log, at all partitions or at one; the messages from
+    /// there on reach it again, or are skipped. Refused while it is active, unless
+    /// [forced](ResetBuilder::force).
+    ///
+    /// Await the builder.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # async fn example() -> flowstream::Result<()> {
+    /// # let flow = flowstream::open("memory:").await?;
+    /// # flow.consumer("orders", "billing").await?;
+    /// use flowstream::Start;
+    ///
+    /// flow.reset("orders", "billing", Start::Earliest).force().await?;
+    /// # Ok(()) }
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(example()).unwrap();
+    /// ```
+    pub fn reset(
+        &self,
+        stream: impl Into<String>,
+        group: impl Into<String>,
+        to: Start,
+    ) -> ResetBuilder {
+        ResetBuilder {
+            flow: self.clone(),
+            stream: stream.into(),
+            group: group.into(),
+            to,
+            partition: None,
+            is_forced: false,
+        }
+    }
+
+    async fn appended_at(&self, group: &Group, offset: u64) -> Result<Option<SystemTime>> {
+        let read = Read {
+            partition: group.partition.clone(),
+            from: offset,
+            max_bytes: 1,
+            group: None,
+        };
+        let fetched = self.retry(|| self.storage().read(read.clone())).await?;
+        Ok(fetched.batches.first().map(|batch| batch.appended_at))
+    }
+
+    /// The group at all partitions where it is known.
+    async fn partitions_of(&self, stream: &str, group: &str) -> Result<Vec<Group>> {
+        let (stream, name) = (Name::new(stream)?, Name::new(group)?);
+        let mut groups = self.retry(|| self.storage().groups(Some(&stream))).await?;
+        groups.retain(|group| group.name == name);
+        if groups.is_empty() {
+            let text = format!("there is no group {name} of {stream}");
+            return Err(Error::new(ErrorKind::NotFound, text));
+        }
+        Ok(groups)
+    }
+
+    async fn reset_all(
+        &self,
+        groups: Vec<Group>,
+        to: Option<Start>,
+        is_forced: bool,
+    ) -> Result<Vec<GroupState>> {
+        let mut states = Vec::with_capacity(groups.len());
+        for group in groups {
+            let reset = Reset {
+                group,
+                to,
+                is_forced,
+            };
+            states.push(self.retry(|| self.storage().reset(reset.clone())).await?);
+        }
+        Ok(states)
+    }
+}
+
+/// Moves a group to another place: set what differs from the defaults, then `.await`.
+#[must_use = "a builder does nothing until it is awaited"]
+pub struct ResetBuilder {
+    flow: Flowstream,
+    stream: String,
+    group: String,
+    to: Start,
+    partition: Option<u32>,
+    is_forced: bool,
+}
+
+impl ResetBuilder {
+    /// At this partition only; at all of them unless set.
+    pub fn partition(mut self, partition: u32) -> Self {
+        self.partition = Some(partition);
+        self
+    }
+
+    /// Even while the group is active: its consumers are fenced, and go on from the new place.
+    pub fn force(mut self) -> Self {
+        self.is_forced = true;
+        self
+    }
+}
+
+impl IntoFuture for ResetBuilder {
+    /// How the group stands then, at each partition. The error is
+    /// [`NotFound`](ErrorKind::NotFound) if there is no such stream, partition or group, and
+    /// [`Invalid`](ErrorKind::Invalid) if it is active and the reset is not forced.
+    type Output = Result<Vec<GroupState>>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let flow = &self.flow;
+            let mut groups = flow.partitions_of(&self.stream, &self.group).await?;
+            if let Some(index) = self.partition {
+                groups.retain(|group| group.partition.index == index);
+                if groups.is_empty() {
+                    let (stream, group) = (&self.stream, &self.group);
+                    let text = format!("there is no group {group} of {stream}/{index}");
+                    return Err(Error::new(ErrorKind::NotFound, text));
+                }
+            }
+            if !self.is_forced {
+                // All are looked at before the first is moved.
+                let states = flow.retry(|| flow.storage().observe(&groups)).await?;
+                let is_held = |state: &Option<GroupState>| {
+                    let state = state.as_ref();
+                    state.is_some_and(|state| state.is_held())
+                };
+                if let Some(at) = states.iter().position(is_held) {
+                    return Err(group::active(&groups[at]));
+                }
+            }
+            flow.reset_all(groups, Some(self.to), self.is_forced).await
+        })
+    }
+}
+
+impl fmt::Debug for ResetBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResetBuilder")
+            .field("stream", &self.stream)
+            .field("group", &self.group)
+            .field("to", &self.to)
+            .field("partition", &self.partition)
+            .field("force", &self.is_forced)
+            .finish_non_exhaustive()
+    }
+}
