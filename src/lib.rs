@@ -92,7 +92,8 @@
 //! # Where it runs
 //!
 //! On a tokio runtime with time enabled, of either flavour. Tasks are spawned only while there is
-//! something to do, so a runtime can end at any time.
+//! something to do, so a runtime can end at any time. While it lives it has to be driven: where
+//! several runtimes share a [`Flowstream`], the tasks that all of them need run on one of them.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::disallowed_methods)]

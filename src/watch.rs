@@ -210,6 +210,8 @@ fn run_if_needed(shared: &Arc<Shared>) {
         shared: shared.clone(),
         is_done: false,
     };
+    // Nobody heard what happened since the last task ended.
+    missed(&shared.state());
     tokio::spawn(task.run());
 }
 
@@ -287,5 +289,43 @@ impl fmt::Debug for Shared {
         f.debug_struct("Watch")
             .field("partitions", &self.state().partitions.len())
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use tokio::runtime::{Builder, Runtime};
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::message::Message;
+    use crate::name::Name;
+    use crate::options::Options;
+    use crate::storage::MemoryStorage;
+
+    fn runtime() -> Runtime {
+        Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    #[test]
+    fn nothing_is_missed_between_a_look_and_the_start_of_the_next_task() {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new(clock.clone()));
+        let watch = Watch::new(storage.clone(), clock);
+        let flow = Options::new().open_storage(storage);
+        let (first, second) = (runtime(), runtime());
+        let mut subscription = first.block_on(async {
+            flow.create_stream("orders", 1).await.unwrap();
+            let stream = Name::new("orders").unwrap();
+            watch.subscribe(&Partition { stream, index: 0 })
+        });
+        drop(first);
+        second.block_on(async {
+            subscription.now();
+            let mut producer = flow.producer("orders").await.unwrap();
+            producer.append([Message::new("one")]).await.unwrap();
+            assert_eq!(subscription.changed().now_or_never(), Some(()));
+        });
     }
 }

@@ -521,3 +521,21 @@ async fn what_was_committed_through_while_it_waits_to_come_again_does_not_come()
     assert_eq!(world.position("orders", "billing").await, 3);
     assert_eq!(take_all(&mut consumer, drop).await, 0);
 }
+
+/// The keeper dies with a driver that panics; commits that come later have nobody to write them.
+#[tokio::test]
+async fn a_driver_that_panics_in_a_commit_leaves_nobody_waiting() {
+    let world = world().await;
+    world.fill("orders", 3).await;
+    let mut consumer = world.flow.consumer("orders", "billing").await.unwrap();
+    let first = next(&mut consumer).await;
+    let second = next(&mut consumer).await;
+    world.faulty.times(Call::Commit, Fault::Panic, 1);
+    for delivery in [first, second] {
+        let answer = soon("the commit's answer", delivery.commit()).await;
+        assert_eq!(answer.unwrap_err().kind(), ErrorKind::Closed);
+    }
+    let ended = soon("the error", consumer.next()).await.unwrap();
+    assert_eq!(ended.unwrap_err().kind(), ErrorKind::Closed);
+    assert!(soon("the end", consumer.next()).await.is_none());
+}

@@ -128,6 +128,35 @@ async fn a_batch_in_doubt_is_never_doubled_by_append() {
     }
 }
 
+/// Without a key each statement goes to another partition: the retry must not.
+#[tokio::test]
+async fn a_batch_in_doubt_is_looked_for_where_it_was_sent() {
+    for fault in DOUBTS {
+        let world = world().await;
+        world.flow.create_stream("orders", 4).await.unwrap();
+        let mut producer = world.flow.producer("orders").await.unwrap();
+        world.faulty.times(Call::Append, fault, 1);
+        let mut error = producer.append(Message::new("0")).await.unwrap_err();
+        let batch = error.take_unsent().unwrap();
+        for _ in 0..3 {
+            producer.append(Message::new("other")).await.unwrap();
+        }
+        let appended = producer.append(batch).await.unwrap();
+        world.faulty.heal();
+        quiet().await;
+        let mut found = Vec::new();
+        for partition in 0..4 {
+            let page = world.flow.read("orders", partition, 0).await.unwrap();
+            let ours = page
+                .into_iter()
+                .filter(|(_, message)| message.body() == "0");
+            found.extend(ours.map(|(offset, _)| (partition, offset)));
+        }
+        let row = &appended.offsets()[0];
+        assert_eq!(found, [(row.partition, row.offsets.start)], "{fault:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_batch_in_doubt_is_never_doubled_by_the_sink() {
     for fault in DOUBTS {

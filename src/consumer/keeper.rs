@@ -207,6 +207,16 @@ impl Keeper {
     }
 }
 
+/// Dropped with its runtime, or by a panic in the storage, it lets nobody wait for it. While the
+/// session is closing, the lane ends it.
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        if !self.session.is_closing() {
+            self.session.end(End::Closed);
+        }
+    }
+}
+
 /// Those who wait for a write. If it is given up, they are told that, too.
 struct Waiting<'a> {
     round: Option<Arc<Round>>,

@@ -60,7 +60,7 @@ pub(crate) enum End {
     InDoubt,
     /// It was given back.
     Released,
-    /// The runtime has ended.
+    /// The storage is closed, or the runtime has ended.
     Closed,
 }
 
@@ -405,7 +405,7 @@ impl Session {
                 format!("{group}: the lease with epoch {epoch} was given back at shutdown"),
             ),
             End::Closed => Error::closed(format!(
-                "{group}: the runtime that the consumer ran on has ended"
+                "{group}: the storage is closed, or the runtime that the consumer ran on has ended"
             )),
         }
     }

@@ -36,6 +36,11 @@ impl Ids {
         self.forgotten.is_some_and(|forgotten| id <= forgotten)
     }
 
+    /// This one and those before it may have been known once.
+    pub(super) fn forget_until(&mut self, id: Id) {
+        self.forgotten = self.forgotten.max(Some(id));
+    }
+
     pub(super) fn insert(&mut self, id: Id, outcome: Outcome) {
         let ring = match outcome {
             Outcome::Written(_) => &mut self.written,

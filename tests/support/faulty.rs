@@ -68,6 +68,8 @@ pub(crate) enum Fault {
     Late,
     /// An error of this kind; nothing was applied.
     Break(ErrorKind),
+    /// A bug of the driver.
+    Panic,
 }
 
 /// Wraps a storage. Clones share everything.
@@ -200,6 +202,7 @@ impl Faulty {
                 }
                 Some(Fault::Fail) => Err(unavailable(call)),
                 Some(Fault::Doubt) => Err(unavailable(call).with_doubt()),
+                Some(Fault::Panic) => panic!("{call:?} panics"),
                 Some(Fault::Break(kind)) => Err(Error::new(kind, format!("{call:?} is broken"))),
                 Some(Fault::Lose) => {
                     work(inner).await?;

@@ -37,6 +37,10 @@ impl Cache {
             let append = decode_append(value.value());
             let damaged = || Fail::Damaged("the table of recent appends".to_owned());
             let (id, rows) = append.ok_or_else(damaged)?;
+            if cache.appends.is_empty() && key.value() > 0 {
+                // Those before it were deleted.
+                cache.ids.forget_until(id);
+            }
             let bases = rows.iter().map(|row| row.base).collect();
             cache.ids.insert(id, Outcome::Written(bases));
             extend(&mut cache.appends, key.value());

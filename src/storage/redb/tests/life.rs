@@ -5,6 +5,7 @@ use futures::future::{join_all, try_join_all};
 
 use super::super::error::Fail;
 use super::*;
+use crate::storage::ids::REMEMBERED;
 
 #[tokio::test]
 async fn the_owner_of_an_earlier_boot_is_dead() {
@@ -52,6 +53,31 @@ async fn who_writes_in_this_boot_is_alive() {
     storage.commit(&lease, &Ranges::new()).await.unwrap();
     let seen = storage.observe(&[group]).await.unwrap().remove(0).unwrap();
     assert_eq!(seen.liveness, Liveness::Unknown);
+}
+
+/// A batch in doubt that nobody can tell about any more must not be taken for one that is absent.
+#[tokio::test]
+async fn that_ids_were_let_go_of_outlives_the_process() {
+    let place = Place::new();
+    let storage = place.storage().await;
+    let numbered = |id| {
+        let mut append = Arc::try_unwrap(append(&["a"])).unwrap();
+        append.id = Id(id);
+        storage.append(Arc::new(append))
+    };
+    numbered(1).await.unwrap();
+    // Just so many that old ones are deleted, and no more are there than are remembered.
+    let last = 2 * REMEMBERED as u128;
+    try_join_all((2..=last).map(numbered)).await.unwrap();
+    let told = storage.settle(Id(1), &[]).await.unwrap_err();
+    assert_eq!(told.kind(), ErrorKind::OutOfRange);
+    storage.close().await.unwrap();
+
+    let storage = place.open().await.unwrap();
+    let told = storage.settle(Id(1), &[]).await.unwrap_err();
+    assert_eq!(told.kind(), ErrorKind::OutOfRange);
+    assert!(storage.settle(Id(last), &[]).await.unwrap().is_some());
+    assert_eq!(storage.settle(Id(last + 1), &[]).await.unwrap(), None);
 }
 
 #[tokio::test]
