@@ -49,6 +49,9 @@ pub(super) async fn fetch(lane: &mut Lane, session: &Arc<Session>) {
             return std::future::pending().await;
         }
         session.saw_end(fetched.bounds.end, began);
+        if !session.is_live() {
+            return std::future::pending().await;
+        }
 
         if fetched.bounds.start > from {
             let start = fetched.bounds.start;

@@ -252,10 +252,13 @@ impl Session {
         self.work.notified().await;
     }
 
-    /// The fetcher found the end of the log here, in a read that began then.
+    /// The fetcher found the end of the log here, in a read that began then. If that is before what
+    /// was seen already, the storage went back to an earlier state, and the lease with it.
     pub(super) fn saw_end(&self, end: u64, began: Duration) {
         let idle = !self.is_behind();
-        self.log_end.fetch_max(end, Ordering::Relaxed);
+        if self.log_end.fetch_max(end, Ordering::Relaxed) > end {
+            return self.fence();
+        }
         if idle && self.is_behind() {
             // After idling it goes on optimistically: the read saw the epoch.
             self.wrote_at

@@ -146,21 +146,18 @@ impl Lane {
         }
     }
 
-    /// Compares how the group stands with what this lane knew: whether somebody took its lease over,
-    /// and whether the storage went back to an earlier state. `None` after a shutdown.
+    /// Compares how the group stands with what this lane knew when it lost its lease: whether somebody
+    /// took it over, and whether the storage went back to an earlier state. `None` after a shutdown.
     async fn compare(&mut self, state: &GroupState) -> Option<()> {
         if let Some(epoch) = self.lost.take() {
             let (group, owner) = (&self.group, state.owner);
             tracing::info!(%group, epoch, now = state.epoch, ?owner, "fenced");
         }
         let before = self.incarnation.replace(state.incarnation);
-        if before.is_none_or(|before| before == state.incarnation) {
-            return Some(());
+        if before.is_some_and(|before| before != state.incarnation) {
+            let group = &self.group;
+            tracing::warn!(%group, "another storage than before, after a failover or a restore");
         }
-        tracing::warn!(
-            group = %self.group,
-            "the storage is another one than before, after a failover or a restore"
-        );
         let Some((base, appended_at)) = self.newest.take() else {
             return Some(());
         };

@@ -215,6 +215,25 @@ impl Cluster {
         standby
     }
 
+    /// A standby that gets nothing more: what the primary does from now on is lost with it.
+    pub fn stop_following(&self) {
+        self.psql("postgres", "ALTER SYSTEM SET primary_conninfo = ''");
+        self.psql("postgres", "SELECT pg_reload_conf()");
+        wait("the standby stops following", || {
+            let receivers = "SELECT count(*) FROM pg_stat_wal_receiver";
+            self.psql("postgres", receivers).trim() == "0"
+        });
+    }
+
+    /// Waits until this standby has what the primary has now.
+    pub fn catch_up(&self, primary: &Self) {
+        let lsn = primary.psql("postgres", "SELECT pg_current_wal_flush_lsn()");
+        let replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{}'", lsn.trim());
+        wait("the standby catches up", || {
+            self.psql("postgres", &replayed).trim() == "t"
+        });
+    }
+
     /// Makes a standby the primary.
     pub fn promote(&self) {
         self.psql("postgres", "SELECT pg_promote(true)");

@@ -22,6 +22,7 @@ pub enum Network {
 /// Between clients and a server on the loopback.
 pub struct Proxy {
     port: u16,
+    server: watch::Sender<u16>,
     network: Arc<watch::Sender<Network>>,
     task: JoinHandle<()>,
 }
@@ -31,20 +32,30 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let network = Arc::new(watch::Sender::new(Network::Works));
+        let (server, mut to) = watch::channel(server);
         let state = network.clone();
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if *state.borrow() == Network::Cut {
                     continue;
                 }
-                let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else {
+                let port = *to.borrow_and_update();
+                let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else {
                     continue;
                 };
-                tokio::spawn(carry(client, server, state.subscribe()));
+                let mut moved = to.clone();
+                let carried = carry(client, server, state.subscribe());
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = carried => {}
+                        _ = moved.changed() => {}
+                    }
+                });
             }
         });
         Self {
             port,
+            server,
             network,
             task,
         }
@@ -52,6 +63,11 @@ impl Proxy {
 
     pub fn set(&self, network: Network) {
         self.network.send_replace(network);
+    }
+
+    /// From now on another server is there; connections to the one before break.
+    pub fn lead_to(&self, server: u16) {
+        self.server.send_replace(server);
     }
 
     pub fn url(&self, database: &str) -> String {
