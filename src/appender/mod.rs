@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 
 use crate::clock::Clock;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::message::Batch;
 use crate::name::Name;
 use crate::retry::RetryPolicy;
@@ -180,8 +180,11 @@ impl Shared {
     }
 
     /// Writes a statement, and answers all who wait for it. Units of a lease that was lost are
-    /// taken out, and the others go again without them, at once, under a new id.
+    /// taken out, and the others go again without them, at once, under a new id. Where a stream is
+    /// gone, each goes on its own.
     async fn write(&self, mut statement: Statement) {
+        // What is left of a statement after an error that is about one of its units.
+        let mut behind = VecDeque::new();
         loop {
             let append = statement.seal();
             let began = self.clock.now();
@@ -191,17 +194,32 @@ impl Shared {
                 .await;
             statement = match written {
                 Ok(Appended::Written(bases)) => {
-                    return statement.written(&bases, began, &self.storage);
+                    statement.written(&bases, began, &self.storage);
+                    Statement::default()
                 }
                 Ok(Appended::Fenced(leases)) => {
                     let (routes, storage) = (&self.routes, &self.storage);
                     statement.without(&leases, routes, storage)
                 }
                 Ok(Appended::Refused) => statement.again(&self.routes, &self.storage),
-                Err(error) => return statement.failed(&error),
+                Err(error) if error.kind() == ErrorKind::NotFound && statement.is_shared() => {
+                    behind.extend(statement.apart(&self.routes, &self.storage));
+                    Statement::default()
+                }
+                Err(error) => {
+                    if error.kind() == ErrorKind::NotFound {
+                        // Made again for the next that goes there.
+                        self.routes.doubt(&append.rows);
+                    }
+                    statement.failed(&error);
+                    Statement::default()
+                }
             };
             if statement.is_empty() {
-                return;
+                match behind.pop_front() {
+                    Some(next) => statement = next,
+                    None => return,
+                }
             }
         }
     }

@@ -5,31 +5,52 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::Submission;
 use crate::name::Name;
-use crate::storage::StreamSettings;
+use crate::storage::{Row, StreamSettings};
 
 /// The streams that this process knows, with their number of partitions.
 #[derive(Debug, Default)]
-pub(crate) struct Routes(Mutex<HashMap<Name, u32>>);
+pub(crate) struct Routes(Mutex<HashMap<Name, Known>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    partitions: u32,
+    /// It may be gone.
+    is_doubtful: bool,
+}
 
 impl Routes {
     pub(crate) fn learn(&self, stream: Name, settings: StreamSettings) {
-        self.known().insert(stream, settings.partitions.max(1));
+        let known = Known {
+            partitions: settings.partitions.max(1),
+            is_doubtful: false,
+        };
+        self.known().insert(stream, known);
+    }
+
+    /// Somebody has to look before the next append that goes to one of these.
+    pub(super) fn doubt(&self, rows: &[Row]) {
+        let mut known = self.known();
+        for row in rows {
+            if let Some(known) = known.get_mut(&row.partition.stream) {
+                known.is_doubtful = true;
+            }
+        }
     }
 
     /// The number of partitions of a stream; 1 for one that is not known.
     pub(super) fn partitions(&self, stream: &Name) -> u32 {
-        self.known().get(stream).copied().unwrap_or(1)
+        self.known().get(stream).map_or(1, |known| known.partitions)
     }
 
     pub(super) fn lacks(&self, submission: &Submission) -> bool {
         let known = self.known();
-        streams(submission).any(|stream| !known.contains_key(stream))
+        streams(submission).any(|stream| is_lacking(&known, stream))
     }
 
     pub(super) fn lacking(&self, submission: &Submission) -> Vec<Name> {
         let known = self.known();
         let mut lacking: Vec<Name> = streams(submission)
-            .filter(|stream| !known.contains_key(*stream))
+            .filter(|stream| is_lacking(&known, stream))
             .cloned()
             .collect();
         lacking.sort_unstable();
@@ -37,9 +58,13 @@ impl Routes {
         lacking
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<Name, u32>> {
+    fn known(&self) -> MutexGuard<'_, HashMap<Name, Known>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn is_lacking(known: &HashMap<Name, Known>, stream: &Name) -> bool {
+    known.get(stream).is_none_or(|known| known.is_doubtful)
 }
 
 fn streams(submission: &Submission) -> impl Iterator<Item = &Name> {

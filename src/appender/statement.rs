@@ -315,6 +315,23 @@ impl Statement {
         self.without(&[], routes, storage)
     }
 
+    /// Whether more than one batch is in it.
+    pub(super) fn is_shared(&self) -> bool {
+        self.entries.len() > 1
+    }
+
+    /// The same, each batch on its own.
+    pub(super) fn apart(mut self, routes: &Routes, storage: &Arc<dyn Storage>) -> Vec<Self> {
+        let entries = std::mem::take(&mut self.entries).into_iter();
+        entries
+            .map(|entry| {
+                let mut alone = Self::default();
+                alone.add(entry.submission, routes, storage);
+                alone
+            })
+            .collect()
+    }
+
     fn partitions(&self) -> Arc<[Partition]> {
         let rows = self.sealed.iter().flat_map(|append| &append.rows);
         rows.map(|row| row.partition.clone()).collect()

@@ -8,10 +8,11 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
 use sqlx::{ConnectOptions, Connection, Postgres};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
 
 use super::error::Fail;
 use super::options::PostgresOptions;
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SystemClock, sleep};
 
 /// How long a call waits for a connection.
 pub(super) const ACQUIRE: Duration = Duration::from_secs(5);
@@ -95,10 +96,11 @@ impl Connections {
         let Self::Ours(kept) = self else { return };
         kept.permits.close();
         let idle = std::mem::take(&mut *kept.idle());
+        let mut closing = JoinSet::new();
         for idle in idle {
-            let closing = idle.connection.close();
-            let _ = kept.within(ANSWER, closing).await;
+            closing.spawn(leave(idle.connection));
         }
+        closing.join_all().await;
     }
 }
 
@@ -182,7 +184,7 @@ impl Kept {
     }
 
     async fn lend(self: &Arc<Self>) -> Result<Used, Fail> {
-        let permit = self.within(ACQUIRE, self.permits.clone().acquire_owned());
+        let permit = within(ACQUIRE, self.permits.clone().acquire_owned());
         let permit = match permit.await {
             Some(Ok(permit)) => permit,
             Some(Err(_)) => return Err(Fail::Connecting(sqlx::Error::PoolClosed)),
@@ -190,7 +192,7 @@ impl Kept {
         };
         let connection = match self.take_living().await {
             Some(connection) => connection,
-            None => match self.within(ACQUIRE, self.server.connect()).await {
+            None => match within(ACQUIRE, self.server.connect()).await {
                 Some(connection) => connection.map_err(Fail::Connecting)?,
                 None => return Err(Fail::Connecting(sqlx::Error::PoolTimedOut)),
             },
@@ -208,17 +210,26 @@ impl Kept {
             if self.clock.now().saturating_sub(idle.since) <= FRESH {
                 return Some(idle.connection);
             }
-            let asked = self.within(ANSWER, idle.connection.ping()).await;
-            if matches!(asked, Some(Ok(()))) {
-                return Some(idle.connection);
+            match within(ANSWER, idle.connection.ping()).await {
+                Some(Ok(())) => return Some(idle.connection),
+                Some(Err(_)) => {}
+                // The line is dead, and that of the others, which were idle for longer, is the same.
+                None => self.idle().clear(),
             }
         }
     }
+}
 
-    async fn within<T>(&self, time: Duration, work: impl Future<Output = T>) -> Option<T> {
-        tokio::select! {
-            done = work => Some(done),
-            () = crate::clock::sleep(&self.clock, time) => None,
-        }
+/// Ends a connection. Whether the server hears of that does not matter.
+pub(super) async fn leave(connection: PgConnection) {
+    let _ = within(ANSWER, connection.close()).await;
+}
+
+/// The end of this work, if it comes in time. Sockets and servers take their time from the machine.
+pub(super) async fn within<T>(time: Duration, work: impl Future<Output = T>) -> Option<T> {
+    let clock = SystemClock::new();
+    tokio::select! {
+        done = work => Some(done),
+        () = sleep(&clock, time) => None,
     }
 }

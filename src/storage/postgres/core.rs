@@ -1,17 +1,19 @@
 //! Running statements.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::{PgConnection, PgRow};
 
-use super::connect::Connections;
+use super::cancel;
+use super::connect::{Connections, within};
 use super::error::{Access, Fail, Server};
 use super::gate::{Gate, Pass};
 use super::listen::Listening;
 use super::members::Sightings;
+use super::options::PostgresOptions;
 use super::schema::for_schema;
 use super::tell::Teller;
 use super::value::{Value, write_into};
@@ -21,6 +23,7 @@ use crate::storage::Id;
 
 /// What calls share.
 pub(super) struct Core {
+    pub(super) me: Weak<Self>,
     pub(super) server: Server,
     pub(super) schema: String,
     /// Appends and reads.
@@ -41,6 +44,9 @@ pub(super) struct Core {
 
 /// The statements, for the schema.
 pub(super) struct Sql {
+    /// What each of them begins with, and no other of this server.
+    pub(super) mark: String,
+    pub(super) cancel: Statement,
     pub(super) append_one: Statement,
     pub(super) append_many: Statement,
     pub(super) settle: Statement,
@@ -67,19 +73,26 @@ pub(super) struct Statement {
 
 impl Sql {
     /// The functions say in the schema what they lock.
-    pub(super) fn new(schema: &str) -> Self {
+    pub(super) fn new(options: &PostgresOptions, tag: &str) -> Self {
+        let mark = format!("/* flowstream {tag} */ ");
+        let settings = match options.is_pooled {
+            true => settings_of_a_message(options),
+            false => String::new(),
+        };
         let statement = |sql: &str, access| {
             // What it locks, and why, is for those who read the file.
             let lines = sql.lines().filter(|line| !line.starts_with("--"));
-            let sql: Vec<&str> = lines.collect();
+            let sql = lines.collect::<Vec<&str>>().join("\n");
+            let sql = for_schema(&sql, &options.schema);
             Statement {
-                text: for_schema(&sql.join("\n"), schema).into(),
+                text: format!("{mark}{settings}{sql}").into(),
                 access,
             }
         };
         let write = |sql: &str| statement(sql, Access::Write);
         let read = |sql: &str| statement(sql, Access::Read);
         Self {
+            cancel: read(include_str!("sql/cancel.sql")),
             append_one: write(include_str!("sql/append_one.sql")),
             append_many: write(include_str!("sql/append_many.sql")),
             settle: write("SELECT outcome, ord, base_offset FROM {schema}.settle($1, $2, $3)"),
@@ -98,8 +111,19 @@ impl Sql {
             reset: write(include_str!("sql/reset.sql")),
             trim: write("SELECT {schema}.trim($1, $2, $3)"),
             sweep: write("SELECT {schema}.sweep($1, $2, $3)"),
+            mark,
         }
     }
+}
+
+/// What a session of ours is told when it begins, said again in each message, which the server runs
+/// as one transaction.
+fn settings_of_a_message(options: &PostgresOptions) -> String {
+    let timeout = options.statement_timeout.as_millis();
+    format!(
+        "SET LOCAL transaction_isolation = 'read committed'; SET LOCAL lock_timeout = '10s'; \
+         SET LOCAL statement_timeout = '{timeout}ms'; "
+    )
 }
 
 impl Core {
@@ -113,10 +137,13 @@ impl Core {
         let give_up = self.clock.now() + self.deadline;
         let mut collisions = 0;
         loop {
-            let fail = match self.run_once(pool, statement, values, give_up).await {
+            let fail = match self.run_once(pool, statement, values).await {
                 Ok(rows) => return Ok(rows),
                 Err(fail) => fail,
             };
+            if let (Fail::Late, Some(core)) = (&fail, self.me.upgrade()) {
+                cancel::cancel(core, pool.clone());
+            }
             if !fail.is_collision() || self.clock.now() >= give_up {
                 return Err(self.server.explain(fail, statement.access));
             }
@@ -126,17 +153,17 @@ impl Core {
         }
     }
 
-    async fn run_once(
+    pub(super) async fn run_once(
         &self,
         pool: &Connections,
         statement: &Statement,
         values: &[Value<'_>],
-        give_up: Duration,
     ) -> Result<Vec<PgRow>, Fail> {
         let mut connection = pool.lend().await?;
-        let answer = tokio::select! {
-            answer = self.send(&mut connection, statement, values) => answer.map_err(Fail::Running),
-            () = self.clock.sleep_until(give_up) => Err(Fail::Late),
+        let sending = within(self.deadline, self.send(&mut connection, statement, values));
+        let answer = match sending.await {
+            Some(answer) => answer.map_err(Fail::Running),
+            None => Err(Fail::Late),
         };
         match &answer {
             Err(fail) if !fail.leaves_connection() => connection.discard(),

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::columns::Reader;
-use super::connect::ACQUIRE;
+use super::connect::{ACQUIRE, within};
 use super::members::Sightings;
 use super::schema::for_schema;
 use super::tell::decode;
@@ -172,8 +172,14 @@ impl Task {
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.ignore_pool_close_event(true);
         listener.eager_reconnect(false);
-        self.enrol(&mut listener).await;
-        listener.listen(&shared.channel).await?;
+        let beginning = async {
+            self.enrol(&mut listener).await;
+            listener.listen(&shared.channel).await
+        };
+        match within(ACQUIRE, beginning).await {
+            Some(listens) => listens?,
+            None => return Ok(()),
+        }
         // What happened before is not told.
         shared.local.send([Notification::Missed]);
         *pause = FIRST_PAUSE;
@@ -188,11 +194,10 @@ impl Task {
                     None => return Ok(()),
                 },
                 () = clock.sleep_until(beat) => {
-                    tokio::select! {
-                        alive = sqlx::raw_sql("SELECT 1").execute(&mut listener) => {
-                            alive?;
-                        }
-                        () = sleep(clock, ACQUIRE) => return Ok(()),
+                    let asking = sqlx::raw_sql("SELECT 1").execute(&mut listener);
+                    match within(ACQUIRE, asking).await {
+                        Some(alive) => _ = alive?,
+                        None => return Ok(()),
                     }
                 }
             }

@@ -28,6 +28,7 @@ pub use schema::schema_sql;
 use tell::Teller;
 
 mod append;
+mod cancel;
 mod columns;
 mod connect;
 mod core;
@@ -55,9 +56,6 @@ pub struct PostgresStorage {
 
 /// Beside the rest: what leases need is short, and must not wait.
 const LEASE_CONNECTIONS: u32 = 4;
-
-/// The client waits longer than the server: then the server's answer says what became of it.
-const GRACE: Duration = Duration::from_secs(2);
 
 impl PostgresStorage {
     /// Connects to the server that the URL names, and makes or migrates the schema where needed.
@@ -97,14 +95,13 @@ impl PostgresStorage {
         schema::check_name(&options.schema)?;
         let server = connect::of_ours(server, &options);
         let name = Server::new(&server);
-        let clock = SystemClock::new();
-        let connection = tokio::select! {
-            connection = server.connect() => connection.map_err(Fail::Connecting),
-            () = crate::clock::sleep(&clock, connect::ACQUIRE) => Err(Fail::Late),
+        let connection = match connect::within(connect::ACQUIRE, server.connect()).await {
+            Some(connection) => connection.map_err(Fail::Connecting),
+            None => Err(Fail::Late),
         };
         let mut connection = connection.map_err(|fail| name.explain(fail, error::Access::Read))?;
         schema::prepare(&mut connection, &name, &options).await?;
-        schema::leave(connection).await;
+        connect::leave(connection).await;
         let pool = Connections::ours(&server, options.max_connections);
         let leases = Connections::ours(&server, LEASE_CONNECTIONS);
         Ok(Self::new([pool, leases], &server, &options))
@@ -151,24 +148,22 @@ impl PostgresStorage {
             local.clone(),
             sightings.clone(),
         );
-        let core = Core {
+        let core = Arc::new_cyclic(|me| Core {
+            me: me.clone(),
             server: Server::new(server),
             schema: options.schema.clone(),
             pool,
             leases,
             is_direct: !options.is_pooled,
-            deadline: options.statement_timeout + GRACE,
+            deadline: options.deadline(),
             gate: Gate::default(),
-            sql: Sql::new(&options.schema),
+            sql: Sql::new(options, teller.tag()),
             teller,
             listening,
             sightings,
             clock: SystemClock::new(),
-        };
-        Self {
-            core: Arc::new(core),
-            local,
-        }
+        });
+        Self { core, local }
     }
 }
 

@@ -79,6 +79,13 @@ impl PostgresOptions {
         self.statement_timeout = timeout.max(Duration::from_millis(1));
         self
     }
+
+    /// After how long the client gives up: later than the server, whose answer says what became of
+    /// the statement.
+    pub(super) fn deadline(&self) -> Duration {
+        const GRACE: Duration = Duration::from_secs(2);
+        self.statement_timeout.saturating_add(GRACE)
+    }
 }
 
 impl Default for PostgresOptions {

@@ -1,18 +1,16 @@
 //! The schema: its name, and making it at open.
 
 use sqlx::postgres::PgConnection;
-use sqlx::{AssertSqlSafe, Connection, Executor, Row};
+use sqlx::{AssertSqlSafe, Executor, Row};
 
+use super::connect::within;
 use super::error::{Access, Fail, Server};
 use super::options::PostgresOptions;
 use crate::error::{Error, ErrorKind, Result};
 
-/// The version that this code reads and writes.
-const VERSION: i32 = 1;
-
-/// One statement, in the order in which its parts need each other.
-const PARTS: [&str; 12] = [
-    include_str!("sql/schema/begin.sql"),
+/// What makes each version out of the one before, in the order in which its parts need each other;
+/// the first out of nothing. What was published stays as it is: a change is one more step.
+const STEPS: &[&[&str]] = &[&[
     include_str!("sql/schema/tables.sql"),
     include_str!("sql/schema/functions.sql"),
     include_str!("sql/schema/members.sql"),
@@ -23,8 +21,10 @@ const PARTS: [&str; 12] = [
     include_str!("sql/schema/groups.sql"),
     include_str!("sql/schema/trim.sql"),
     include_str!("sql/schema/view.sql"),
-    include_str!("sql/schema/end.sql"),
-];
+]];
+
+/// The version that this code reads and writes.
+const VERSION: i32 = STEPS.len() as i32;
 
 /// SQL as it stands in its file, for a schema.
 pub(super) fn for_schema(sql: &str, schema: &str) -> String {
@@ -32,21 +32,37 @@ pub(super) fn for_schema(sql: &str, schema: &str) -> String {
 }
 
 /// The SQL that makes the schema, or brings an older one up to date: for those who open a storage
-/// with a role that has no right to do so. Run it with any client, as often as you like.
+/// with a role that has no right to do so. It is one statement; run it with any client, as often as
+/// you like. On a schema that is newer it changes nothing.
 ///
-/// A role that produces and consumes needs no more than:
+/// A role that produces and consumes needs no more than the following, granted again after each
+/// update:
 ///
 /// ```sql
 /// GRANT USAGE ON SCHEMA flowstream TO app;
 /// GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA flowstream TO app;
+/// GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA flowstream TO app;
 /// ```
+///
+/// and CONNECT on the database. Who only reads the view `messages` needs USAGE, EXECUTE and SELECT.
 ///
 /// # Errors
 ///
 /// [`Invalid`](ErrorKind::Invalid) for a name of a schema that is not allowed.
 pub fn schema_sql(options: &PostgresOptions) -> Result<String> {
     check_name(&options.schema)?;
-    Ok(for_schema(&PARTS.concat(), &options.schema))
+    Ok(for_schema(&migration(STEPS), &options.schema))
+}
+
+fn migration(steps: &[&[&str]]) -> String {
+    let mut sql = include_str!("sql/schema/begin.sql").to_owned();
+    for (version, parts) in (1..).zip(steps) {
+        sql += &format!("    IF found < {version} THEN\n\n");
+        sql.extend(parts.iter().copied());
+        sql += "    END IF;\n\n";
+    }
+    sql += include_str!("sql/schema/end.sql");
+    sql.replace("{version}", &steps.len().to_string())
 }
 
 pub(super) fn check_name(schema: &str) -> Result<()> {
@@ -70,8 +86,18 @@ enum Found {
     Version(i32),
 }
 
-/// Checks the schema, and makes or migrates it where that is needed and allowed.
+/// Checks the schema, and makes or migrates it where that is needed and allowed, within the time
+/// of a statement.
 pub(super) async fn prepare(
+    connection: &mut PgConnection,
+    server: &Server,
+    options: &PostgresOptions,
+) -> Result<()> {
+    let prepared = within(options.deadline(), prepare_now(connection, server, options)).await;
+    prepared.unwrap_or_else(|| Err(server.explain(Fail::Late, Access::Read)))
+}
+
+async fn prepare_now(
     connection: &mut PgConnection,
     server: &Server,
     options: &PostgresOptions,
@@ -151,14 +177,9 @@ fn missing(server: &Server, schema: &str, why: &str) -> Error {
     let text = format!(
         "the schema {schema} is not in {}, or too old, {why}: let somebody who may run the SQL that \
          Flowstream::schema_sql() gives (CREATE SCHEMA, and what is in it), then grant this role USAGE \
-         on the schema and SELECT, INSERT, UPDATE, DELETE on its tables",
+         on the schema, SELECT, INSERT, UPDATE, DELETE on its tables, and EXECUTE on its functions",
         server.name()
     );
     Error::new(ErrorKind::Unsupported, text)
 }
 
-/// Ends a connection that was only for this.
-pub(super) async fn leave(connection: PgConnection) {
-    // Whether it hears of that does not matter.
-    let _ = connection.close().await;
-}

@@ -1,8 +1,8 @@
--- The schema of flowstream, version 1.
+-- The schema of flowstream, version {version}.
 --
--- Made when a storage is opened, or by hand where the application has no right to make it. Running
--- it again changes nothing. One statement: it is there as a whole or not at all, and of those that
--- run it at once, one makes it (the advisory lock) and the others find it.
+-- Made or brought up to date when a storage is opened, or by hand where the application has no right
+-- to do it. Running it again changes nothing. One statement: it is done as a whole or not at all,
+-- and of those that run it at once, one does it (the advisory lock) and the others find it done.
 DO $migrate$
 DECLARE
     found int;
@@ -15,13 +15,16 @@ BEGIN
             RAISE EXCEPTION 'the schema was made meanwhile' USING ERRCODE = 'serialization_failure';
         END IF;
     END IF;
-    IF found >= 1 THEN
+    found := coalesce(found, 0);
+    IF found >= {version} THEN
         RETURN;
     END IF;
 
     IF to_regnamespace('{schema}') IS NULL THEN
         CREATE SCHEMA {schema};
     END IF;
+    IF to_regclass('{schema}.version') IS NULL THEN
+        CREATE TABLE {schema}.version (version int NOT NULL);
+        INSERT INTO {schema}.version VALUES (0);
+    END IF;
 
-    CREATE TABLE {schema}.version (version int NOT NULL);
-    INSERT INTO {schema}.version VALUES (1);

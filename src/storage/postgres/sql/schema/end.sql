@@ -1,3 +1,4 @@
+    UPDATE {schema}.version SET version = {version};
     COMMENT ON SCHEMA {schema} IS 'flowstream: streams inside this database';
 END
 $migrate$;
