@@ -2,10 +2,12 @@
 
 #![cfg(feature = "postgres")]
 
-use flowstream::storage::{Name, PostgresOptions, PostgresStorage, Storage, schema_sql};
+use flowstream::storage::{Id, Name, Partition, PostgresOptions, PostgresStorage, Storage, schema_sql};
 use flowstream::{ErrorKind, Flowstream, Message, Options, Result};
 use futures::{SinkExt, future};
 use postgres_support::Cluster;
+use sqlx::{Connection, PgConnection};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 mod postgres_support;
@@ -79,33 +81,103 @@ async fn of_those_that_open_at_once_one_makes_the_schema() {
     }
 }
 
+const CHILD: &str = "FLOWSTREAM_OPEN_CHILD";
+
+/// A process that opens, says so, and stays until its standard input ends.
 #[tokio::test]
-async fn what_was_killed_halfway_is_made_by_the_next() {
+async fn child() {
+    let Ok(url) = std::env::var(CHILD) else {
+        return;
+    };
+    let storage = connect(&url).await.expect("it opens");
+    println!("opened {storage:?}");
+    let mut nothing = String::new();
+    std::io::stdin().read_line(&mut nothing).unwrap();
+}
+
+fn open_in_a_process(url: &str) -> Child {
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child", "--nocapture"])
+        .env(CHILD, url)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn();
+    child.expect("a process")
+}
+
+#[test]
+fn of_16_processes_that_open_at_once_one_makes_the_schema() {
     let database = cluster().database();
     let url = cluster().url(&database);
-    // It stops at the lock that another has, and dies there.
-    let lock = "SELECT pg_advisory_lock(hashtextextended('\"flowstream\"', 7215846520348))";
-    let mut blocker = <sqlx::PgConnection as sqlx::Connection>::connect(&url)
-        .await
-        .unwrap();
-    sqlx::raw_sql(lock).execute(&mut blocker).await.unwrap();
+    let children: Vec<Child> = (0..16).map(|_| open_in_a_process(&url)).collect();
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("opened "), "{said}");
+    }
+    let made = cluster().psql(&database, "SELECT count(*), max(version) FROM flowstream.version");
+    assert_eq!(made.trim(), "1|1");
+}
+
+/// A database where whoever makes the schema stops in the midst of it, with most of it made, as long
+/// as `holder` is there.
+async fn halfway() -> (String, PgConnection) {
+    let database = cluster().database();
+    cluster().psql(
+        &database,
+        "CREATE FUNCTION public.stop() RETURNS event_trigger LANGUAGE plpgsql AS
+            'BEGIN PERFORM pg_advisory_xact_lock_shared(7); END';
+         CREATE EVENT TRIGGER stop ON ddl_command_end WHEN TAG IN ('CREATE VIEW')
+            EXECUTE FUNCTION public.stop()",
+    );
+    let url = cluster().url(&database);
+    let mut holder = PgConnection::connect(&url).await.unwrap();
+    let lock = "SELECT pg_advisory_lock(7)";
+    sqlx::raw_sql(lock).execute(&mut holder).await.unwrap();
+    (database, holder)
+}
+
+/// The backend that stopped there.
+async fn stopped(database: &str) -> u32 {
+    let waiting = format!(
+        "SELECT pid FROM pg_stat_activity WHERE datname = '{database}' AND wait_event = 'advisory'"
+    );
+    loop {
+        let pid = cluster().psql(database, &waiting);
+        if let Ok(pid) = pid.trim().parse() {
+            return pid;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_killed_halfway_is_made_by_the_next() {
+    // The server's part ends.
+    let (database, holder) = halfway().await;
+    let url = cluster().url(&database);
     let opening = tokio::spawn({
         let url = url.clone();
         async move { connect(&url).await.map(|_| ()) }
     });
-    let waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'advisory'";
-    let pid = loop {
-        let pid = cluster().psql(&database, waiting);
-        if let Ok(pid) = pid.trim().parse::<u32>() {
-            break pid;
-        }
-        tokio::task::yield_now().await;
-    };
+    let pid = stopped(&database).await;
     cluster().psql(&database, &format!("SELECT pg_terminate_backend({pid})"));
     let error = opening.await.unwrap().expect_err("it was killed");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-    drop(blocker);
-    connect(&url).await.expect("the next makes it");
+    let there = "SELECT count(*) FROM pg_namespace WHERE nspname = 'flowstream'";
+    assert_eq!(cluster().psql(&database, there).trim(), "0", "nothing of it");
+    drop(holder);
+    round_trip(&flowstream::open(&url).await.expect("the next makes it")).await;
+
+    // The process ends.
+    let (database, holder) = halfway().await;
+    let url = cluster().url(&database);
+    let mut child = open_in_a_process(&url);
+    stopped(&database).await;
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(holder);
+    round_trip(&flowstream::open(&url).await.expect("the next finishes it")).await;
 }
 
 #[tokio::test]
@@ -134,10 +206,24 @@ async fn a_newer_schema_is_refused_and_a_missing_one_only_checked() {
     }
 }
 
+/// The rights that the documentation lists are enough for all, also where nobody has any by being
+/// PUBLIC, and in a schema that another role made.
 #[tokio::test]
 async fn a_role_without_rights_is_told_what_to_run_and_needs_few() {
     let database = cluster().database();
-    cluster().psql(&database, "CREATE ROLE simple_app LOGIN PASSWORD 'hunter2'");
+    cluster().psql(
+        &database,
+        &format!(
+            "CREATE ROLE simple_owner LOGIN;
+             CREATE ROLE simple_app LOGIN PASSWORD 'hunter2';
+             CREATE ROLE simple_reader LOGIN;
+             REVOKE ALL ON DATABASE {database} FROM PUBLIC;
+             REVOKE ALL ON SCHEMA public FROM PUBLIC;
+             GRANT CONNECT, CREATE ON DATABASE {database} TO simple_owner;
+             GRANT CONNECT ON DATABASE {database} TO simple_app, simple_reader;
+             ALTER DEFAULT PRIVILEGES FOR ROLE simple_owner REVOKE ALL ON FUNCTIONS FROM PUBLIC"
+        ),
+    );
     let url = cluster().url_as("simple_app:hunter2", &database);
     let error = connect(&url).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
@@ -147,18 +233,61 @@ async fn a_role_without_rights_is_told_what_to_run_and_needs_few() {
         "{text}"
     );
 
+    let owner = cluster().url_as("simple_owner", &database);
     let options = PostgresOptions::new();
-    cluster().psql(&database, &schema_sql(&options).unwrap());
+    cluster().psql_at(&owner, &schema_sql(&options).unwrap());
     let error = connect(&url).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
-    cluster().psql(
-        &database,
-        "GRANT USAGE ON SCHEMA flowstream TO simple_app;
+    cluster().psql_at(
+        &owner,
+        "GRANT USAGE ON SCHEMA flowstream TO simple_app, simple_reader;
+         GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA flowstream TO simple_reader;
+         GRANT SELECT ON flowstream.messages TO simple_reader;
          GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA flowstream TO simple_app",
     );
     let flow = flowstream::open(&url).await.expect("it opens");
+    let error = flow.producer("orders").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("function"), "{error}");
+    cluster().psql_at(
+        &owner,
+        "GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA flowstream TO simple_app",
+    );
     round_trip(&flow).await;
-    flow.trim("orders", 0, 1).await.expect("a trim");
+    flow.create_stream("wide", 3).await.expect("a stream");
+    let batch = [
+        Message::new("a").with_stream("orders").expect("a name"),
+        Message::new("b").with_key("k").with_stream("wide").expect("a name"),
+    ];
+    let mut producer = flow.producer("orders").await.expect("a producer");
+    let batch = batch.into_iter().collect::<flowstream::Batch>();
+    producer.append(batch).await.expect("several rows");
+    let group = flow.group("orders", "billing").await.expect("a group");
+    assert_eq!(group[0].position(), 1);
+    relay(&flow, "orders", "relayed").await;
+    flow.trim("orders", 0, 2).await.expect("a trim");
+    let storage = connect(&url).await.expect("it opens");
+    let orders = [Partition {
+        stream: Name::new("orders").unwrap(),
+        index: 0,
+    }];
+    let settled = storage.settle(Id::random(), &orders).await;
+    assert_eq!(settled.expect("an answer"), None);
+
+    let read = "SELECT stream, body FROM flowstream.messages ORDER BY 1, 2";
+    for role in ["simple_app", "simple_reader"] {
+        let seen = cluster().psql_at(&cluster().url_as(role, &database), read);
+        assert_eq!(seen.trim(), "relayed|a\nwide|b", "by {role}");
+    }
+}
+
+/// A message with its commit, in one transaction.
+async fn relay(flow: &Flowstream, from: &str, to: &str) {
+    let mut consumer = flow.consumer(from, "billing").await.expect("a consumer");
+    let delivery = consumer.try_next().await.expect("no error").expect("one");
+    let mut producer = flow.producer(to).await.expect("a producer");
+    producer.send(delivery.into_message()).await.expect("it is relayed");
+    consumer.control().shutdown().await;
 }
 
 #[tokio::test]

@@ -181,11 +181,18 @@ impl Cluster {
     ///
     /// If the server reports an error.
     pub fn psql(&self, database: &str, sql: &str) -> String {
-        let mut command = Command::new(binaries().join("psql"));
-        command
-            .args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", sql])
-            .arg(self.url(database));
-        run(&mut command)
+        self.psql_at(&self.url(database), sql)
+    }
+
+    /// The same as another role, or by another way.
+    pub fn psql_at(&self, url: &str, sql: &str) -> String {
+        let done = try_run(&mut psql(url, sql));
+        done.unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// The same, but an error of the server is given.
+    pub fn try_psql(&self, database: &str, sql: &str) -> Result<String, String> {
+        try_run(&mut psql(&self.url(database), sql))
     }
 
     /// A new, empty database: its name.
@@ -354,6 +361,14 @@ fn template() -> PathBuf {
     template
 }
 
+fn psql(url: &str, sql: &str) -> Command {
+    let mut command = Command::new(binaries().join("psql"));
+    command
+        .args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", sql])
+        .arg(url);
+    command
+}
+
 fn binaries() -> PathBuf {
     if let Some(directory) = std::env::var_os("POSTGRES_BIN") {
         return directory.into();
@@ -416,11 +431,19 @@ fn parent_of(pid: u32) -> Option<u32> {
 }
 
 fn run(command: &mut Command) -> String {
+    let done = try_run(command);
+    done.unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+/// What it printed, or what it complained of.
+fn try_run(command: &mut Command) -> Result<String, String> {
     let output = command.stdin(Stdio::null()).output();
-    let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {text}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    let output = output.map_err(|error| error.to_string())?;
+    let said = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    match output.status.success() {
+        true => Ok(said(&output.stdout)),
+        false => Err(said(&output.stderr)),
+    }
 }
 
 /// Without pipes, which a server would keep open.

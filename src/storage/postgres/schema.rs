@@ -183,3 +183,61 @@ fn missing(server: &Server, schema: &str, why: &str) -> Error {
     Error::new(ErrorKind::Unsupported, text)
 }
 
+
+#[cfg(test)]
+#[path = "../../../tests/postgres_support/mod.rs"]
+#[allow(clippy::disallowed_methods, reason = "a test waits for a server")]
+mod postgres_support;
+
+#[cfg(test)]
+mod tests {
+    use super::postgres_support::Cluster;
+    use super::*;
+
+    const NEXT: &[&str] = &[
+        "    ALTER TABLE {schema}.streams ADD COLUMN note text DEFAULT 'none';\n",
+        "    CREATE FUNCTION {schema}.note(id int) RETURNS text LANGUAGE sql STABLE BEGIN ATOMIC
+            SELECT s.note FROM {schema}.streams s WHERE s.stream_id = id;
+        END;\n",
+    ];
+    const BROKEN: &[&str] = &["    DROP TABLE {schema}.streams;\n    PERFORM 1 / 0;\n"];
+
+    fn sql(steps: &[&[&str]]) -> String {
+        for_schema(&migration(steps), "flowstream")
+    }
+
+    /// Each version is made by one step, as a whole or not at all, and keeps what is there.
+    #[tokio::test]
+    async fn steps_lead_from_version_to_version() {
+        let cluster = Cluster::start_new();
+        let (now, next) = (sql(STEPS), sql(&[STEPS, &[NEXT]].concat()));
+        let version = "SELECT version FROM flowstream.version";
+        let (first, second) = (VERSION.to_string(), (VERSION + 1).to_string());
+
+        let database = cluster.database();
+        cluster.psql(&database, &now);
+        cluster.psql(&database, "SELECT flowstream.create_stream('orders', 3)");
+        let broken = sql(&[STEPS, &[NEXT, BROKEN].concat()[..]].concat());
+        assert!(cluster.try_psql(&database, &broken).is_err());
+        assert_eq!(cluster.psql(&database, version).trim(), first);
+        // The second time there is nothing to do.
+        for _ in 0..2 {
+            cluster.psql(&database, &next);
+        }
+        assert_eq!(cluster.psql(&database, version).trim(), second);
+        let kept = "SELECT name, partitions, flowstream.note(stream_id) FROM flowstream.streams";
+        assert_eq!(cluster.psql(&database, kept).trim(), "orders|3|none");
+        // The older one leaves the newer alone.
+        cluster.psql(&database, &now);
+        assert_eq!(cluster.psql(&database, version).trim(), second);
+
+        // Out of nothing, and out of a schema that somebody made for it.
+        for before in ["SELECT 1", "CREATE SCHEMA flowstream"] {
+            let database = cluster.database();
+            cluster.psql(&database, before);
+            cluster.psql(&database, &next);
+            assert_eq!(cluster.psql(&database, version).trim(), second);
+            cluster.psql(&database, kept);
+        }
+    }
+}
