@@ -235,6 +235,33 @@ async fn a_lost_notification_is_made_up_for() {
     assert_eq!(bounds[0], 0..4);
 }
 
+/// As with a queue that is full, because some session that listens is stuck in a transaction.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_takes_no_notifications_costs_time_and_no_message() {
+    let database = cluster().database();
+    cluster().psql(
+        &database,
+        &format!(
+            "CREATE SCHEMA full_queue;
+             CREATE FUNCTION full_queue.pg_notify(text, text) RETURNS void LANGUAGE plpgsql AS $$BEGIN
+                RAISE EXCEPTION 'too many notifications in the NOTIFY queue' USING ERRCODE = '54000';
+             END$$;
+             ALTER DATABASE {database} SET search_path = full_queue, pg_catalog"
+        ),
+    );
+    let url = cluster().url(&database);
+    let here = flowstream::open(&url).await.expect("it opens");
+    let there = flowstream::open(&url).await.expect("it opens");
+    let mut consumer = here
+        .consumer("orders", "billing")
+        .await
+        .expect("a consumer");
+    for body in ["one", "two", "three"] {
+        send(&there, body).await;
+        assert_eq!(next_body(&mut consumer).await, body.as_bytes());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn through_a_transaction_pooler() {
     let database = cluster().database();

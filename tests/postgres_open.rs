@@ -8,7 +8,8 @@ use futures::{SinkExt, future};
 use postgres_support::Cluster;
 use sqlx::{Connection, PgConnection};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 mod postgres_support;
 
@@ -321,6 +322,79 @@ async fn errors_name_neither_role_nor_password() {
         shown.contains(&database) && !shown.contains("postgres@"),
         "{shown}"
     );
+}
+
+/// What is traced, by this crate and by all below it, at the finest level.
+#[derive(Clone, Default)]
+struct Traces(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Traces {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn traces_and_debug_name_neither_role_nor_password() {
+    let cluster = cluster();
+    let database = cluster.database();
+    cluster.psql(
+        &database,
+        &format!(
+            "CREATE ROLE hidden_role LOGIN PASSWORD 'hunter3';
+             GRANT CREATE ON DATABASE {database} TO hidden_role"
+        ),
+    );
+    let traces = Traces::default();
+    let writer = traces.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(move || writer.clone())
+        .finish();
+    // One thread runs all of it.
+    let _traced = tracing::subscriber::set_default(subscriber);
+
+    let url = cluster.url_as("hidden_role:hunter3", &database);
+    let postgres = PostgresOptions::new().listen_on(url.parse().unwrap());
+    let options = Options::new().postgres(postgres.clone());
+    let retry = options.clone().retry_for(Duration::from_secs(60));
+    let flow = retry.open(&url).await.expect("it opens");
+    round_trip(&flow).await;
+    let mut producer = flow.producer("orders").await.expect("a producer");
+    let mut consumer = flow.consumer("orders", "other").await.expect("a consumer");
+    let held = consumer.try_next().await.expect("no error").expect("one");
+    let all = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'hidden_role'";
+    cluster.psql(&database, all);
+    producer.send("again".into()).await.expect("it is sent");
+    cluster.psql(
+        &database,
+        "REVOKE ALL ON ALL TABLES IN SCHEMA flowstream FROM hidden_role",
+    );
+    let refused = producer.send("refused".into()).await.expect_err("no rights");
+    cluster.psql(&database, "ALTER ROLE hidden_role CONNECTION LIMIT 0");
+    cluster.psql(&database, all);
+    let unreachable = flow.clone();
+    let options = options.retry_for(Duration::ZERO);
+    let closed = options.clone().open(&url).await.expect_err("no connection");
+    let shown = format!(
+        "{flow:?} {unreachable:?} {producer:?} {consumer:?} {:?} {held:?} {options:?} {postgres:?} \
+         {refused:?} {closed:?} {:?}",
+        consumer.control(),
+        flow.producer("orders"),
+    );
+    let traces = String::from_utf8_lossy(&traces.0.lock().unwrap()).into_owned();
+    assert!(traces.contains("flowstream"), "something is traced");
+    for text in [shown, traces] {
+        for secret in ["hidden_role", "hunter3"] {
+            let found = text.lines().find(|line| line.contains(secret));
+            assert_eq!(found, None);
+        }
+    }
 }
 
 #[tokio::test]

@@ -49,23 +49,74 @@
     END
     $function$;
 
+    -- The messages of one batch.
+    CREATE FUNCTION {schema}.unpack(
+        base_offset bigint, ends int[], bodies bytea, attribute_ends int[], attributes bytea
+    ) RETURNS TABLE ("offset" bigint, key text, headers jsonb, body text, "timestamp" timestamptz)
+    IMMUTABLE LANGUAGE sql BEGIN ATOMIC
+        SELECT base_offset + m.n - 1, a.key, a.headers,
+            {schema}.readable(substring(bodies FROM m.start + 1 FOR m.stop - m.start)), a.stamp
+        FROM (
+            SELECT u.n, lag(u.stop, 1, 0) OVER (ORDER BY u.n) AS start, u.stop,
+                lag(u.a_stop, 1, 0) OVER (ORDER BY u.n) AS a_start, u.a_stop
+            FROM unnest(ends, attribute_ends) WITH ORDINALITY u (stop, a_stop, n)
+        ) m
+        LEFT JOIN LATERAL {schema}.attributes(
+            substring(attributes FROM m.a_start + 1 FOR m.a_stop - m.a_start)
+        ) a ON true;
+    END;
+
     -- The log, one row a message.
     CREATE VIEW {schema}.messages AS
-        SELECT s.name AS stream, b.partition, b.base_offset + m.n - 1 AS "offset", b.appended_at,
-            a.key, a.headers,
-            {schema}.readable(substring(b.bodies FROM m.start + 1 FOR m.stop - m.start)) AS body,
-            a.stamp AS "timestamp"
+        SELECT s.name AS stream, b.partition, m."offset", b.appended_at,
+            m.key, m.headers, m.body, m."timestamp"
         FROM {schema}.batches b
         JOIN {schema}.streams s USING (stream_id)
         LEFT JOIN {schema}.floors f USING (stream_id, partition)
-        CROSS JOIN LATERAL (
-            SELECT u.n, lag(u.stop, 1, 0) OVER (ORDER BY u.n) AS start, u.stop,
-                lag(u.a_stop, 1, 0) OVER (ORDER BY u.n) AS a_start, u.a_stop
-            FROM unnest(b.ends, b.attribute_ends) WITH ORDINALITY u (stop, a_stop, n)
+        CROSS JOIN LATERAL {schema}.unpack(
+            b.base_offset, b.ends, b.bodies, b.attribute_ends, b.attributes
         ) m
-        LEFT JOIN LATERAL {schema}.attributes(
-            substring(b.attributes FROM m.a_start + 1 FOR m.a_stop - m.a_start)
-        ) a ON true
         WHERE b.base_offset >= coalesce(f.start_offset, 0);
 
-    COMMENT ON VIEW {schema}.messages IS 'the log, one row a message';
+    COMMENT ON VIEW {schema}.messages IS 'the log, one row a message; the newest: tail(stream)';
+
+    -- The newest messages of each partition of a stream, or those before an offset. By index: the
+    -- view has to take all batches apart to find an offset.
+    CREATE FUNCTION {schema}.tail(stream text, most int DEFAULT 10, before bigint DEFAULT NULL)
+    RETURNS SETOF {schema}.messages STABLE LANGUAGE plpgsql
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    DECLARE
+        log record;
+        low bigint;
+        high bigint;
+        first bigint;
+    BEGIN
+        FOR log IN
+            SELECT s.stream_id, p.partition, l.start_offset, l.end_offset
+            FROM {schema}.streams s
+            JOIN {schema}.partitions p ON p.stream_id = s.stream_id
+            CROSS JOIN LATERAL {schema}.bounds(p.stream_id, p.partition) l
+            WHERE s.name = stream ORDER BY p.partition
+        LOOP
+            high := least(log.end_offset, before);
+            low := greatest(high - most, log.start_offset);
+            SELECT b.base_offset INTO first FROM {schema}.batches b
+                WHERE b.stream_id = log.stream_id AND b.partition = log.partition
+                    AND b.base_offset <= low
+                ORDER BY b.base_offset DESC LIMIT 1;
+            RETURN QUERY
+                SELECT stream, b.partition, m."offset", b.appended_at, m.key, m.headers, m.body, m."timestamp"
+                FROM {schema}.batches b
+                CROSS JOIN LATERAL {schema}.unpack(
+                    b.base_offset, b.ends, b.bodies, b.attribute_ends, b.attributes
+                ) m
+                WHERE b.stream_id = log.stream_id AND b.partition = log.partition
+                    AND b.base_offset >= first AND b.base_offset < high
+                    AND m."offset" >= low AND m."offset" < high
+                ORDER BY m."offset";
+        END LOOP;
+    END
+    $function$;
+
+    COMMENT ON FUNCTION {schema}.tail IS 'the newest messages of each partition of a stream';
