@@ -169,7 +169,8 @@ impl Options {
     async fn open_postgres(self, _: &str) -> Result<Flowstream> {
         Err(Error::new(
             crate::ErrorKind::Unsupported,
-            "postgres: the feature `postgres` of the crate flowstream is off",
+            "postgres: the feature `postgres` of the crate flowstream is off; build with \
+             `--features postgres`",
         ))
     }
 

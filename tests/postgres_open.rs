@@ -2,7 +2,9 @@
 
 #![cfg(feature = "postgres")]
 
-use flowstream::storage::{Id, Name, Partition, PostgresOptions, PostgresStorage, Storage, schema_sql};
+use flowstream::storage::{
+    Id, Name, Partition, PostgresOptions, PostgresStorage, Storage, schema_sql,
+};
 use flowstream::{ErrorKind, Flowstream, Message, Options, Result};
 use futures::{SinkExt, future};
 use postgres_support::Cluster;
@@ -114,9 +116,15 @@ fn of_16_processes_that_open_at_once_one_makes_the_schema() {
     for child in children {
         let output = child.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && said.contains("opened "), "{said}");
+        assert!(
+            output.status.success() && said.contains("opened "),
+            "{said}"
+        );
     }
-    let made = cluster().psql(&database, "SELECT count(*), max(version) FROM flowstream.version");
+    let made = cluster().psql(
+        &database,
+        "SELECT count(*), max(version) FROM flowstream.version",
+    );
     assert_eq!(made.trim(), "1|1");
 }
 
@@ -166,7 +174,11 @@ async fn what_was_killed_halfway_is_made_by_the_next() {
     let error = opening.await.unwrap().expect_err("it was killed");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     let there = "SELECT count(*) FROM pg_namespace WHERE nspname = 'flowstream'";
-    assert_eq!(cluster().psql(&database, there).trim(), "0", "nothing of it");
+    assert_eq!(
+        cluster().psql(&database, there).trim(),
+        "0",
+        "nothing of it"
+    );
     drop(holder);
     round_trip(&flowstream::open(&url).await.expect("the next makes it")).await;
 
@@ -258,7 +270,10 @@ async fn a_role_without_rights_is_told_what_to_run_and_needs_few() {
     flow.create_stream("wide", 3).await.expect("a stream");
     let batch = [
         Message::new("a").with_stream("orders").expect("a name"),
-        Message::new("b").with_key("k").with_stream("wide").expect("a name"),
+        Message::new("b")
+            .with_key("k")
+            .with_stream("wide")
+            .expect("a name"),
     ];
     let mut producer = flow.producer("orders").await.expect("a producer");
     let batch = batch.into_iter().collect::<flowstream::Batch>();
@@ -287,7 +302,10 @@ async fn relay(flow: &Flowstream, from: &str, to: &str) {
     let mut consumer = flow.consumer(from, "billing").await.expect("a consumer");
     let delivery = consumer.try_next().await.expect("no error").expect("one");
     let mut producer = flow.producer(to).await.expect("a producer");
-    producer.send(delivery.into_message()).await.expect("it is relayed");
+    producer
+        .send(delivery.into_message())
+        .await
+        .expect("it is relayed");
     consumer.control().shutdown().await;
 }
 
@@ -321,6 +339,19 @@ async fn errors_name_neither_role_nor_password() {
     assert!(
         shown.contains(&database) && !shown.contains("postgres@"),
         "{shown}"
+    );
+}
+
+/// These tests are built without TLS: `tests/tls` has it.
+#[tokio::test]
+async fn a_url_that_wants_tls_says_what_is_missing() {
+    let url = format!("{}?sslmode=require", cluster().url("postgres"));
+    let error = flowstream::open(&url).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains("without TLS") && text.contains("tls-rustls-ring"),
+        "{text}"
     );
 }
 
@@ -375,7 +406,10 @@ async fn traces_and_debug_name_neither_role_nor_password() {
         &database,
         "REVOKE ALL ON ALL TABLES IN SCHEMA flowstream FROM hidden_role",
     );
-    let refused = producer.send("refused".into()).await.expect_err("no rights");
+    let refused = producer
+        .send("refused".into())
+        .await
+        .expect_err("no rights");
     cluster.psql(&database, "ALTER ROLE hidden_role CONNECTION LIMIT 0");
     cluster.psql(&database, all);
     let unreachable = flow.clone();

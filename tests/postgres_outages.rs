@@ -27,7 +27,11 @@ async fn open(url: &str) -> Flowstream {
     flow.expect("it opens")
 }
 
-async fn produce(flow: Flowstream, writer: u32, mut stop: tokio::sync::watch::Receiver<bool>) -> u32 {
+async fn produce(
+    flow: Flowstream,
+    writer: u32,
+    mut stop: tokio::sync::watch::Receiver<bool>,
+) -> u32 {
     let mut producer = flow.producer("orders").await.expect("a producer");
     let mut sent = 0;
     while !*stop.borrow_and_update() {
@@ -44,7 +48,10 @@ async fn nothing_is_lost_or_doubled_through_restarts() {
     let cluster = Cluster::start_new();
     let url = cluster.url("postgres");
     let (here, there) = (open(&url).await, open(&url).await);
-    let consumer = there.consumer("orders", "billing").await.expect("a consumer");
+    let consumer = there
+        .consumer("orders", "billing")
+        .await
+        .expect("a consumer");
     let relayer = there.consumer("orders", "relay").await.expect("a consumer");
     let (control, relay) = (consumer.control(), relayer.control());
 
@@ -80,7 +87,13 @@ async fn nothing_is_lost_or_doubled_through_restarts() {
     let relaying = relayer.map_ok(Delivery::into_message).forward(producer);
     let relaying = tokio::spawn(relaying);
 
-    for how in [Stop::Fast, Stop::Immediate, Stop::Fast, Stop::Immediate, Stop::Immediate] {
+    for how in [
+        Stop::Fast,
+        Stop::Immediate,
+        Stop::Fast,
+        Stop::Immediate,
+        Stop::Immediate,
+    ] {
         // While all are at work.
         reached(&there, 100 + end(&here).await).await;
         cluster.stop(how);
@@ -101,7 +114,10 @@ async fn nothing_is_lost_or_doubled_through_restarts() {
     relay.shutdown().await;
 
     let (delivered, committed) = consuming.await.unwrap();
-    assert!((0..sent).all(|offset| delivered.contains_key(&offset)), "all");
+    assert!(
+        (0..sent).all(|offset| delivered.contains_key(&offset)),
+        "all"
+    );
     let committed: Vec<u64> = committed.into_iter().flatten().collect();
     let once: HashSet<&u64> = committed.iter().collect();
     assert_eq!(once.len(), committed.len(), "committed once");
@@ -113,7 +129,10 @@ async fn nothing_is_lost_or_doubled_through_restarts() {
             let of = format!("{writer} ");
             let mine = bodies.iter().filter(|body| body.starts_with(&of));
             let expected = (0..*count).map(|number| format!("{of}{number}"));
-            assert!(mine.eq(&expected.collect::<Vec<_>>()), "{writer} in {stream}");
+            assert!(
+                mine.eq(&expected.collect::<Vec<_>>()),
+                "{writer} in {stream}"
+            );
         }
     }
 }
@@ -134,7 +153,10 @@ async fn reached(flow: &Flowstream, offset: u64) {
 async fn bodies(flow: &Flowstream, stream: &str) -> Vec<String> {
     let mut all = Vec::new();
     loop {
-        let page = flow.read(stream, 0, all.len() as u64).await.expect("a page");
+        let page = flow
+            .read(stream, 0, all.len() as u64)
+            .await
+            .expect("a page");
         if page.is_empty() {
             return all;
         }
@@ -149,7 +171,10 @@ async fn a_server_without_room_is_waited_for() {
         ("max_connections", "6"),
         ("superuser_reserved_connections", "1"),
     ]);
-    cluster.psql("postgres", "CREATE ROLE app LOGIN; GRANT CREATE ON DATABASE postgres TO app");
+    cluster.psql(
+        "postgres",
+        "CREATE ROLE app LOGIN; GRANT CREATE ON DATABASE postgres TO app",
+    );
     let url = cluster.url_as("app", "postgres");
     let flow = open(&url).await;
     let mut producer = flow.producer("orders").await.expect("a producer");
@@ -175,9 +200,16 @@ async fn a_server_without_room_is_waited_for() {
     let options = Options::new().retry_for(BUDGET);
     let flow = options.open_storage(std::sync::Arc::new(storage));
     let mut producer = flow.producer("orders").await.expect("a producer");
-    let mut consumer = flow.consumer("orders", "billing").await.expect("a consumer");
+    let mut consumer = flow
+        .consumer("orders", "billing")
+        .await
+        .expect("a consumer");
     let consuming = tokio::spawn(async move {
-        let delivery = consumer.next().await.expect("a delivery").expect("no error");
+        let delivery = consumer
+            .next()
+            .await
+            .expect("a delivery")
+            .expect("no error");
         delivery.commit().await
     });
     producer.send("after".into()).await.expect("it is sent");
@@ -204,7 +236,10 @@ async fn what_is_read_only_says_so_and_is_waited_for() {
     let mut producer = flow.producer("orders").await.expect("a producer");
     let error = producer.send("a".into()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-    assert!(error.to_string().contains("read-only") && !error.in_doubt(), "{error}");
+    assert!(
+        error.to_string().contains("read-only") && !error.in_doubt(),
+        "{error}"
+    );
 
     let patient = open(&url).await;
     let mut producer = patient.producer("orders").await.expect("a producer");
@@ -227,7 +262,10 @@ async fn a_standby_can_be_read() {
     producer.send("a".into()).await.expect("it is sent");
     let standby = primary.standby();
     let options = Options::new().retry_for(Duration::ZERO);
-    let replica = options.open(&standby.url("postgres")).await.expect("it opens");
+    let replica = options
+        .open(&standby.url("postgres"))
+        .await
+        .expect("it opens");
     assert_eq!(bodies(&replica, "orders").await, ["a"]);
     let mut producer = replica.producer("orders").await.expect("a producer");
     let error = producer.send("b".into()).await.unwrap_err();
@@ -252,7 +290,9 @@ async fn a_silent_network_keeps_nobody_who_opens() {
         .await
         .expect("a pool");
     proxy.set(Network::Silent);
-    let error = PostgresStorage::from_pool(pool, options()).await.unwrap_err();
+    let error = PostgresStorage::from_pool(pool, options())
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
 }
 
@@ -265,9 +305,15 @@ async fn a_silent_network_keeps_nobody_who_closes() {
     let storage = storage.expect("it opens");
     let subscription = storage.notifications();
     // Several connections are there.
-    let streams: Vec<Name> = (0..8).map(|n| Name::new(format!("s{n}")).unwrap()).collect();
-    let creating = streams.iter().map(|stream| storage.create_stream(stream, None));
-    futures::future::try_join_all(creating).await.expect("streams");
+    let streams: Vec<Name> = (0..8)
+        .map(|n| Name::new(format!("s{n}")).unwrap())
+        .collect();
+    let creating = streams
+        .iter()
+        .map(|stream| storage.create_stream(stream, None));
+    futures::future::try_join_all(creating)
+        .await
+        .expect("streams");
     proxy.set(Network::Silent);
     let error = storage.create_stream(&streams[0], None).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
@@ -293,7 +339,10 @@ async fn until_none_is_connected(database: &str) {
 async fn work(flow: &Flowstream) {
     let mut producer = flow.producer("orders").await.expect("a producer");
     producer.send("a".into()).await.expect("it is sent");
-    let mut consumer = flow.consumer("orders", "billing").await.expect("a consumer");
+    let mut consumer = flow
+        .consumer("orders", "billing")
+        .await
+        .expect("a consumer");
     let delivery = consumer.try_next().await.expect("no error").expect("one");
     delivery.commit().await.expect("a commit");
     consumer.control().shutdown().await;
@@ -322,7 +371,10 @@ async fn no_connection_is_left_behind() {
         drop(runtime);
         flow
     });
-    let flow = tokio::task::spawn_blocking(|| ended.join()).await.unwrap().unwrap();
+    let flow = tokio::task::spawn_blocking(|| ended.join())
+        .await
+        .unwrap()
+        .unwrap();
     // Another runtime may go on with it.
     work(&flow).await;
     drop(flow);

@@ -160,7 +160,9 @@ async fn a_late_statement_ends(storage: PostgresStorage, database: &str) {
     let stream = Name::new("orders").unwrap();
     let created = storage.create_stream(&stream, None).await;
     created.expect("a stream");
-    let mut holder = PgConnection::connect(&cluster().url(database)).await.unwrap();
+    let mut holder = PgConnection::connect(&cluster().url(database))
+        .await
+        .unwrap();
     let lock = "BEGIN; LOCK flowstream.streams";
     sqlx::raw_sql(lock).execute(&mut holder).await.unwrap();
     let other = Name::new("others").unwrap();

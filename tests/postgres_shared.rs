@@ -59,7 +59,13 @@ async fn waiting(database: &str, count: usize) {
     let sql = format!(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' AND wait_event_type = 'Lock'"
     );
-    while cluster().psql(database, &sql).trim().parse::<usize>().unwrap() < count {
+    while cluster()
+        .psql(database, &sql)
+        .trim()
+        .parse::<usize>()
+        .unwrap()
+        < count
+    {
         tokio::task::yield_now().await;
     }
 }
@@ -135,7 +141,10 @@ async fn units_that_share_a_statement_fail_one_by_one() {
     // What was kept goes with the next, to a stream that is made again.
     lost.send("found".into()).await.expect("it is sent");
     let batch: Vec<_> = flow.read("gone", 0, 0).await.expect("a page");
-    let bodies: Vec<_> = batch.iter().map(|(_, message)| &message.body()[..]).collect();
+    let bodies: Vec<_> = batch
+        .iter()
+        .map(|(_, message)| &message.body()[..])
+        .collect();
     assert_eq!(bodies, [&b"lost"[..], b"found"]);
 }
 
@@ -148,7 +157,9 @@ async fn a_late_statement_is_settled_while_it_runs() {
         let server: PgConnectOptions = url.parse().unwrap();
         let pool = PgPool::connect_lazy_with(server.options([("lock_timeout", "300s")]));
         let hasty = PostgresOptions::new().statement_timeout(Duration::from_millis(1));
-        let hasty = PostgresStorage::from_pool(pool, hasty).await.expect("it opens");
+        let hasty = PostgresStorage::from_pool(pool, hasty)
+            .await
+            .expect("it opens");
         let options = PostgresOptions::new().statement_timeout(Duration::from_secs(300));
         let server: PgConnectOptions = url.parse().unwrap();
         let server = server.options([("lock_timeout", "300s")]);

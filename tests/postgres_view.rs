@@ -67,7 +67,8 @@ async fn the_view_reads_well() {
         producer.feed(message).await.expect("it is taken");
     }
     producer.close().await.expect("they are sent");
-    let all = "SELECT count(*), count(DISTINCT body), count(DISTINCT partition) FROM flowstream.messages
+    let all =
+        "SELECT count(*), count(DISTINCT body), count(DISTINCT partition) FROM flowstream.messages
                WHERE stream = 'wide'";
     assert_eq!(cluster.psql("postgres", all).trim_end(), "3000|3000|3");
     let newest = "SELECT count(*), count(*) FILTER (WHERE body::int >= 2_900) FROM flowstream.tail('wide', 10)";

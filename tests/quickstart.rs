@@ -113,8 +113,14 @@ fn quickstart() -> &'static Path {
             .arg("--target-dir")
             .arg(directory.parent().unwrap())
             .current_dir(env!("CARGO_MANIFEST_DIR"));
-        if cfg!(feature = "conformance") {
-            build.args(["--features", "conformance"]);
+        // The same features as these tests: what is built already is good.
+        for (feature, is_on) in [
+            ("conformance", cfg!(feature = "conformance")),
+            ("postgres", cfg!(feature = "postgres")),
+        ] {
+            if is_on {
+                build.args(["--features", feature]);
+            }
         }
         let built = build.output().unwrap();
         assert!(

@@ -8,6 +8,12 @@
 //! they were. Each line of a file is in the stream exactly once, and each reaches the group at
 //! least once. Another file adds its lines behind those that are there.
 //!
+//! On PostgreSQL the same program runs with `--features postgres` and a URL of a database:
+//!
+//! ```text
+//! cargo run --release --features postgres --example quickstart -- --storage postgres://me@localhost/mine
+//! ```
+//!
 //! `main.rs` is what to read; `input.rs` makes messages of lines, `resume.rs` finds in the stream
 //! how far a file was sent, and `progress.rs` shows what goes on.
 
@@ -41,7 +47,8 @@ Sends the lines of FILE into a stream, and works on them at the same time. Stopp
 again, it goes on where it was.
 
   FILE           the file to send; - is the standard input; without it, the sources of this crate
-  --storage URL  redb:PATH, or memory: for nothing that stays; redb:quickstart.redb by default
+  --storage URL  redb:PATH, postgres://USER@HOST/DATABASE (built with --features postgres), or
+                 memory: for nothing that stays; redb:quickstart.redb by default
 
 exit code: 0 done, 1 an error, 2 a bad argument, 130 stopped by Ctrl-C";
 

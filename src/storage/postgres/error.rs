@@ -155,6 +155,15 @@ impl Server {
                 let text = format!("{} cannot be connected to as the URL says", self.name);
                 Error::invalid(text).with_source(Said(self.scrub(&error.to_string())))
             }
+            error if is_of_tls(&error) => {
+                let error = Said(self.scrub(&error.to_string()));
+                let text = format!(
+                    "{} cannot be connected to with TLS as sslmode says: {error}; TLS is a feature of \
+                     sqlx, such as tls-rustls-ring, which the application turns on",
+                    self.name
+                );
+                Error::invalid(text).with_source(error)
+            }
             error => {
                 let text = format!("{} cannot be reached", self.name);
                 let error = Said(self.scrub(&error.to_string()));
@@ -227,5 +236,14 @@ impl Server {
             return text.to_owned();
         }
         text.replace(&format!("\"{}\"", self.role), "(this one)")
+    }
+}
+
+/// Whether the two could not agree on TLS: a certificate that is not trusted is an error of input.
+fn is_of_tls(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Tls(_) => true,
+        sqlx::Error::Io(error) => error.kind() == std::io::ErrorKind::InvalidData,
+        _ => false,
     }
 }

@@ -183,7 +183,6 @@ fn missing(server: &Server, schema: &str, why: &str) -> Error {
     Error::new(ErrorKind::Unsupported, text)
 }
 
-
 #[cfg(test)]
 #[path = "../../../tests/postgres_support/mod.rs"]
 #[allow(clippy::disallowed_methods, reason = "a test waits for a server")]
@@ -217,7 +216,7 @@ mod tests {
         let database = cluster.database();
         cluster.psql(&database, &now);
         cluster.psql(&database, "SELECT flowstream.create_stream('orders', 3)");
-        let broken = sql(&[STEPS, &[NEXT, BROKEN].concat()[..]].concat());
+        let broken = sql(&[STEPS, &[NEXT, BROKEN]].concat());
         assert!(cluster.try_psql(&database, &broken).is_err());
         assert_eq!(cluster.psql(&database, version).trim(), first);
         // The second time there is nothing to do.
