@@ -25,7 +25,8 @@ async fn main() -> Result<()> {
 
     // A consumer claims the lease once it is polled, so Anna gets it.
     let (anna, anna_works) = cook("Anna", &flow, done.clone()).await?;
-    anna.wait_for(|status| status != Status::Idle).await;
+    anna.wait_for(|status| status.is_active() || status == Status::Closed)
+        .await;
     let (bert, bert_works) = cook("Bert", &flow, done).await?;
     bert.wait_for(|status| status != Status::Idle).await;
 

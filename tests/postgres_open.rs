@@ -348,7 +348,7 @@ async fn a_url_that_wants_tls_says_what_is_missing() {
     let url = format!("{}?sslmode=require", cluster().url("postgres"));
     let error = flowstream::open(&url).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
-    let text = error.to_string();
+    let text = format!("{error} {error:?}");
     assert!(
         text.contains("without TLS") && text.contains("tls-rustls-ring"),
         "{text}"

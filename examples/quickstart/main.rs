@@ -80,7 +80,7 @@ async fn run(input: Input, url: &str) -> Result<ExitCode> {
         .max_message_bytes(input::MAX_LINE + input::MAX_HEADERS)
         .open(url)
         .await
-        .with_context(|| format!("cannot open {url}"))?;
+        .with_context(|| format!("cannot open {}", shown(url)))?;
     let stop = on_ctrl_c().await;
 
     let producer = flow.producer(STREAM).await?;
@@ -90,7 +90,8 @@ async fn run(input: Input, url: &str) -> Result<ExitCode> {
 
     let (messages, position) = standing(&flow).await?;
     println!(
-        "{url}: the stream has {} messages, the group is at {}",
+        "{}: the stream has {} messages, the group is at {}",
+        shown(url),
         grouped(messages),
         grouped(position)
     );
@@ -128,6 +129,18 @@ async fn run(input: Input, url: &str) -> Result<ExitCode> {
     ended?;
     now?;
     Ok(ExitCode::from(if stopped { 130 } else { 0 }))
+}
+
+/// The URL as others may see it: without the user's name and password.
+fn shown(url: &str) -> String {
+    match url.split_once("://") {
+        Some((scheme, rest)) => {
+            let place = rest.rsplit('@').next().unwrap_or_default();
+            let place = place.split('?').next().unwrap_or_default();
+            format!("{scheme}://{place}")
+        }
+        None => url.to_owned(),
+    }
 }
 
 /// Sends lines until there are no more, or until it is stopped. They are durable when it returns.

@@ -156,18 +156,17 @@ impl Server {
                 Error::invalid(text).with_source(Said(self.scrub(&error.to_string())))
             }
             error if is_of_tls(&error) => {
-                let error = Said(self.scrub(&error.to_string()));
                 let text = format!(
-                    "{} cannot be connected to with TLS as sslmode says: {error}; TLS is a feature of \
-                     sqlx, such as tls-rustls-ring, which the application turns on",
+                    "{} cannot be connected to with TLS as sslmode says; TLS is a feature of sqlx, \
+                     such as tls-rustls-ring, which the application turns on",
                     self.name
                 );
-                Error::invalid(text).with_source(error)
+                Error::invalid(text).with_source(Said(self.scrub(&error.to_string())))
             }
             error => {
                 let text = format!("{} cannot be reached", self.name);
-                let error = Said(self.scrub(&error.to_string()));
-                Error::new(ErrorKind::Unavailable, format!("{text}: {error}")).with_source(error)
+                Error::new(ErrorKind::Unavailable, text)
+                    .with_source(Said(self.scrub(&error.to_string())))
             }
         }
     }
