@@ -13,6 +13,7 @@ use futures_core::stream::BoxStream;
 use tokio::sync::{Notify, watch};
 
 use crate::clock::Clock;
+use crate::error::{ErrorKind, Result};
 use crate::storage::{Notification, Partition, Storage};
 
 /// What is known of a partition.
@@ -144,21 +145,36 @@ impl Shared {
         };
         let (partitions, ends): (Vec<Partition>, Vec<u64>) =
             self.state().partitions.iter().map(known).unzip();
-        match self.storage.bounds(&partitions).await {
-            Ok(bounds) => {
-                let state = self.state();
-                for ((partition, known), bounds) in partitions.iter().zip(ends).zip(bounds) {
-                    let Some(signals) = state.partitions.get(partition) else {
-                        continue;
-                    };
-                    signals.send_if_modified(|signal| match bounds.end < known {
-                        true => shrink(signal, bounds.end),
-                        false => grow(signal, bounds.end),
-                    });
+        let looked = match self.look(&partitions, &ends).await {
+            // One that is gone is no concern of those who watch the others.
+            Err(error) if error.kind() == ErrorKind::NotFound && partitions.len() > 1 => {
+                let each = partitions.chunks(1).zip(ends.chunks(1));
+                let mut looked = Ok(());
+                for (partition, end) in each {
+                    looked = looked.and(self.look(partition, end).await);
                 }
+                looked
             }
-            Err(error) => tracing::warn!(%error, "could not look for new messages"),
+            looked => looked,
+        };
+        if let Err(error) = looked {
+            tracing::warn!(%error, "could not look for new messages");
         }
+    }
+
+    async fn look(&self, partitions: &[Partition], ends: &[u64]) -> Result<()> {
+        let bounds = self.storage.bounds(partitions).await?;
+        let state = self.state();
+        for ((partition, known), bounds) in partitions.iter().zip(ends).zip(bounds) {
+            let Some(signals) = state.partitions.get(partition) else {
+                continue;
+            };
+            signals.send_if_modified(|signal| match bounds.end < *known {
+                true => shrink(signal, bounds.end),
+                false => grow(signal, bounds.end),
+            });
+        }
+        Ok(())
     }
 
     /// Lets go of partitions that nobody watches; breaks when there is none left.

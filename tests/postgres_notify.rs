@@ -235,6 +235,37 @@ async fn a_lost_notification_is_made_up_for() {
     assert_eq!(bounds[0], 0..4);
 }
 
+/// Where nothing is told, and one of those that are looked at is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_is_gone_keeps_nobody_from_the_others() {
+    let database = cluster().database();
+    let url = cluster().url(&database);
+    let deaf = Options::new().postgres(PostgresOptions::new().listen(false));
+    let here = deaf.open(&url).await.expect("it opens");
+    let there = flowstream::open(&url).await.expect("it opens");
+    let gone = here.consumer("gone", "billing").await.expect("a consumer");
+    let lost = gone.control();
+    let losing = tokio::spawn(gone.for_each(async |_| {}));
+    lost.wait_for(|status| status.is_active()).await;
+    let mut consumer = here
+        .consumer("orders", "billing")
+        .await
+        .expect("a consumer");
+    send(&there, "before").await;
+    assert_eq!(next_body(&mut consumer).await, b"before");
+    cluster().psql(
+        &database,
+        "DELETE FROM flowstream.partitions p USING flowstream.streams s
+            WHERE s.stream_id = p.stream_id AND s.name = 'gone';
+         DELETE FROM flowstream.streams WHERE name = 'gone'",
+    );
+    for body in ["one", "two"] {
+        send(&there, body).await;
+        assert_eq!(next_body(&mut consumer).await, body.as_bytes());
+    }
+    losing.abort();
+}
+
 /// As with a queue that is full, because some session that listens is stuck in a transaction.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_takes_no_notifications_costs_time_and_no_message() {
