@@ -111,7 +111,10 @@ impl PostgresStorage {
     /// options of the pool. Closing the storage leaves the pool open.
     ///
     /// The pool's connections keep their settings: where `default_transaction_isolation` is stricter
-    /// than read committed, concurrent calls collide and are repeated.
+    /// than read committed, concurrent calls collide and are repeated. Where they have no
+    /// `lock_timeout`, a call waits for a lock for 10 seconds at most; one that is late all the same is
+    /// cancelled from another connection. If the pool's connections go through a pooler in transaction
+    /// mode, say so with [`pooled`](PostgresOptions::pooled).
     ///
     /// # Errors
     ///
