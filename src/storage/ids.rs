@@ -37,6 +37,7 @@ impl Ids {
     }
 
     /// This one and those before it may have been known once.
+    #[cfg(feature = "redb")]
     pub(super) fn forget_until(&mut self, id: Id) {
         self.forgotten = self.forgotten.max(Some(id));
     }
