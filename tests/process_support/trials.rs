@@ -129,9 +129,10 @@ impl Trials {
             pairs: 1,
             rounds: 2,
             interval: Duration::from_millis(20),
+            // Some are always in flight, but for those who wait for them before they go.
             work: Duration::from_millis(match way {
-                Way::Stop | Way::Drop => 2,
-                _ => 30,
+                Way::Stop => 2,
+                _ => 100,
             }),
             clock_jumps: false,
             environment: Vec::new(),
@@ -243,6 +244,8 @@ impl<'a> Pair<'a> {
             self.owner
                 .hears(&self.history, "work", mark, What::Committed);
             let mark = self.history.mark();
+            self.owner
+                .hears(&self.history, "more work", mark, What::Delivered);
             let left = self.leave(mark);
             let taken = self
                 .standby

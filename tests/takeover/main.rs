@@ -57,12 +57,12 @@ fn one_whose_handler_panics_hands_over() {
 
 #[test]
 fn one_whose_runtime_is_dropped_is_replaced() {
-    run(&Trials::new(Way::DropRuntime, SHORT));
+    run(&Trials::new(Way::DropRuntime, LONG));
 }
 
 #[test]
 fn one_that_is_killed_is_replaced_long_before_its_lease_runs_out() {
-    run(&Trials::new(Way::Kill, SHORT).pairs(2).rounds(3));
+    run(&Trials::new(Way::Kill, LONG).pairs(2).rounds(3));
 }
 
 #[test]
