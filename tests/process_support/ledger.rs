@@ -1,5 +1,7 @@
 //! What the database saw: each write of an owner, in the order of the database.
 
+use std::time::Duration;
+
 use crate::postgres_support::Cluster;
 
 /// Keeps a copy of each row of the ledger, with the owner and the epoch at that time. Made once the
@@ -9,7 +11,8 @@ const AUDIT: &str = "
     CREATE SCHEMA audit;
     CREATE TABLE audit.writes (
         n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-        stream text, name text, generation bigint, epoch bigint, owner uuid, position bigint, acked text
+        stream text, name text, generation bigint, epoch bigint, owner uuid, position bigint, acked text,
+        at timestamptz NOT NULL DEFAULT clock_timestamp()
     );
     CREATE FUNCTION audit.note() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN
@@ -33,6 +36,8 @@ pub struct Write {
     pub position: u64,
     /// Done beyond the position: from, to.
     pub acked: Vec<(u64, u64)>,
+    /// By the clock of the server.
+    pub at: Duration,
 }
 
 impl Write {
@@ -52,8 +57,9 @@ pub fn writes(cluster: &Cluster, database: &str, stream: &str, group: &str) -> V
     let rows = cluster.psql(
         database,
         &format!(
-            "SELECT generation, epoch, owner, position, acked FROM audit.writes
-             WHERE stream = '{stream}' AND name = '{group}' ORDER BY n"
+            "SELECT generation, epoch, owner, position, acked,
+                (extract(epoch FROM at) * 1000000)::bigint
+             FROM audit.writes WHERE stream = '{stream}' AND name = '{group}' ORDER BY n"
         ),
     );
     rows.lines().map(decode).collect()
@@ -78,5 +84,6 @@ fn decode(row: &str) -> Write {
             };
             ranges.map(range).collect()
         },
+        at: Duration::from_micros(number(next())),
     }
 }

@@ -238,7 +238,7 @@ impl<'a> Pair<'a> {
     fn run(mut self) -> (Vec<Duration>, Vec<Duration>, Story) {
         let (stream, interval) = (&self.job.stream, self.trials.interval);
         let producing = self.world.produce(stream, interval, &self.history);
-        let (mut times, mut margins) = (Vec::new(), Vec::new());
+        let (mut takeovers, mut margins) = (Vec::new(), Vec::new());
         for _ in 0..self.trials.rounds {
             let mark = self.history.mark();
             self.owner
@@ -250,8 +250,7 @@ impl<'a> Pair<'a> {
             let taken = self
                 .standby
                 .hears(&self.history, "a takeover", mark, What::Active);
-            let left = left.unwrap_or_else(|| self.stood_still(&taken));
-            times.push(taken.at.saturating_sub(left));
+            takeovers.push((left, taken.clone()));
             if let Some(stopped) = self.next_standby(mark) {
                 margins.push(taken.at.saturating_sub(stopped.at));
             }
@@ -259,7 +258,12 @@ impl<'a> Pair<'a> {
         }
         let (world, history) = (self.world, &self.history);
         let story = world.finish(producing, history, &self.job, "workers");
-        (times, margins, story)
+        let sent = history.events();
+        let times = takeovers.into_iter().map(|(left, taken)| {
+            let left = left.unwrap_or_else(|| stood_still(&story, &sent, &taken));
+            taken.at.saturating_sub(left)
+        });
+        (times.collect(), margins, story)
     }
 
     /// The owner goes: when, unless that depends on what it did before.
@@ -312,25 +316,16 @@ impl<'a> Pair<'a> {
             .hears(&self.history, "the next standby", mark, What::Standby);
         noticed
     }
+}
 
-    /// Since when nothing was written with a message pending, before this takeover.
-    fn stood_still(&self, taken: &Event) -> Duration {
-        let mut events = self.history.events();
-        let end = events.iter().position(|event| event == taken);
-        events.truncate(end.expect("it was heard"));
-        let committed = |event: &&Event| event.what == What::Committed;
-        let last = events.iter().filter(committed).map(|event| event.at).max();
-        let done: std::collections::HashSet<u64> = events
-            .iter()
-            .filter(committed)
-            .map(|event| event.offset)
-            .collect();
-        let pending = events
-            .iter()
-            .find(|event| event.what == What::Sent && !done.contains(&event.offset));
-        let pending = pending.expect("a message is pending").at;
-        last.map_or(pending, |last| last.max(pending))
-    }
+/// Since when nothing was written with a message pending, before this takeover.
+fn stood_still(story: &Story, events: &[Event], taken: &Event) -> Duration {
+    let writes = story.writes.iter();
+    let last = writes.rfind(|write| write.epoch < taken.epoch);
+    let last = last.expect("a write of the owner before");
+    let is_pending = |event: &&Event| event.what == What::Sent && !last.is_done(event.offset);
+    let pending = events.iter().find(is_pending);
+    pending.expect("a message that is pending").at.max(last.at)
 }
 
 impl Member {
