@@ -56,9 +56,15 @@ impl<'a> World<'a> {
         group: &str,
     ) -> Story {
         let end = self.runtime.block_on(producing.finish());
+        self.wait_until_done(&job.stream, group, end);
+        self.story(history, job, group, end)
+    }
+
+    /// Waits until a group has done all before this offset.
+    pub fn wait_until_done(&self, stream: &str, group: &str, end: u64) {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let look = self.flow.group(&job.stream, group);
+            let look = self.flow.group(stream, group);
             let state = self.runtime.block_on(look).expect("a group").remove(0);
             if state.position() == end {
                 break;
@@ -67,7 +73,6 @@ impl<'a> World<'a> {
             assert!(!is_late, "{group} is not done with {end}: {state:?}");
             std::thread::sleep(Duration::from_millis(20));
         }
-        self.story(history, job, group, end)
     }
 
     fn story(&self, history: &History, job: &Job, group: &str, end: u64) -> Story {
@@ -320,7 +325,7 @@ impl<'a> Pair<'a> {
 
 /// Since when nothing was written with a message pending, before this takeover.
 fn stood_still(story: &Story, events: &[Event], taken: &Event) -> Duration {
-    let writes = story.writes.iter();
+    let mut writes = story.writes.iter();
     let last = writes.rfind(|write| write.epoch < taken.epoch);
     let last = last.expect("a write of the owner before");
     let is_pending = |event: &&Event| event.what == What::Sent && !last.is_done(event.offset);

@@ -10,9 +10,12 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use postgres_support::Cluster;
+use process_support::idle::{idle, steady};
+use process_support::storm::Storm;
 use process_support::trials::{Outcome, Trials, Way, World};
 use process_support::worker;
 
+mod checker;
 #[path = "../postgres_support/mod.rs"]
 mod postgres_support;
 #[path = "../process_support/mod.rs"]
@@ -74,4 +77,59 @@ fn one_that_is_stopped_is_replaced_and_moves_nothing_when_it_goes_on() {
 fn one_that_is_cut_off_stops_by_itself_and_is_replaced() {
     let outcome = run(&Trials::new(Way::CutOff, Duration::from_secs(5)));
     assert_eq!(outcome.margins.len(), 2, "it noticed without being told");
+}
+
+#[test]
+fn one_that_trusts_its_lease_too_long_moves_nothing() {
+    let outcome = run(&believing(&SHORT));
+    assert!(outcome.sum.fenced > 0, "it tried");
+}
+
+/// The owner believes in a lease that is much longer than what the standby waits for: it does not
+/// notice by itself that it was paused.
+fn believing(lease: &Duration) -> Trials {
+    let mut trials = Trials::new(Way::Pause, *lease).rounds(1);
+    trials.believed = Some(LONG);
+    trials
+}
+
+#[test]
+fn without_the_fence_the_checker_finds_what_a_zombie_did() {
+    let world = World::new(cluster());
+    let (fence, database) = ("AND l.owner = claimer AND l.epoch = at_epoch", &world.database);
+    let source = "SELECT pg_get_functiondef('flowstream.commit'::regproc)";
+    let source = world.cluster.psql(database, source);
+    assert!(source.contains(fence), "{source}");
+    world.cluster.psql(database, &source.replace(fence, ""));
+    let wrong = believing(&SHORT).run(&world).unwrap_err();
+    assert!(wrong.contains("with epoch 1 was accepted"), "{wrong}");
+}
+
+#[test]
+fn idle_groups_write_nothing() {
+    let costs = idle(10, 5, Duration::from_secs(5));
+    println!("{costs:#?}");
+    assert_eq!((costs.written(), costs.rows), (0, 0), "{costs:#?}");
+}
+
+#[test]
+fn under_steady_commits_there_are_no_renewals() {
+    let steady = steady(&World::new(cluster()), SHORT, SHORT * 2).unwrap();
+    println!("{steady:?}");
+    assert_eq!(steady.renewals, 0, "{steady:?}");
+}
+
+#[test]
+fn in_a_storm_there_is_one_owner_an_epoch_and_nobody_starves() {
+    let storm = Storm {
+        processes: 8,
+        consumers: 4,
+        time: Duration::from_secs(10),
+        lease: LONG,
+    };
+    let aftermath = storm.run(&World::new(cluster()));
+    println!("{aftermath:?}");
+    let aftermath = aftermath.unwrap();
+    assert!(aftermath.kills > 0);
+    assert!(aftermath.longest_gap < LONG, "{aftermath:?}");
 }
