@@ -16,8 +16,6 @@ pub struct Costs {
     pub empty_wal: u64,
     /// Statements of the consumers: calls, bytes of WAL, text.
     pub statements: Vec<(u64, u64, String)>,
-    /// Rows that were inserted, updated or deleted.
-    pub rows: u64,
 }
 
 impl Costs {
@@ -72,20 +70,14 @@ pub fn idle(groups: usize, consumers: usize, time: Duration) -> Costs {
     }
 
     settle(&servers);
-    let reset = "SELECT pg_stat_statements_reset()";
-    server.psql("postgres", reset);
-    let (rows, wal) = (rows(&world), servers.each_ref().map(wal));
+    server.psql("postgres", "SELECT pg_stat_statements_reset()");
+    let before = servers.each_ref().map(wal);
     std::thread::sleep(time);
-    let [wal, empty_wal] = [wal[0].abs_diff(self::wal(server)), wal[1].abs_diff(self::wal(empty))];
-    let statements = statements(&world);
-    // Sessions tell what they did when they come to it.
-    drop(processes);
-    let rows = self::rows(&world) - rows;
+    let after = servers.each_ref().map(wal);
     Costs {
-        wal,
-        empty_wal,
-        statements,
-        rows,
+        wal: after[0] - before[0],
+        empty_wal: after[1] - before[1],
+        statements: statements(&world),
     }
 }
 
@@ -112,13 +104,6 @@ fn wal(server: &Cluster) -> u64 {
     number(&server.psql(
         "postgres",
         "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')",
-    ))
-}
-
-fn rows(world: &World<'_>) -> u64 {
-    number(&world.cluster.psql(
-        &world.database,
-        "SELECT sum(n_tup_ins + n_tup_upd + n_tup_del) FROM pg_stat_user_tables",
     ))
 }
 

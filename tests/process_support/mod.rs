@@ -18,6 +18,7 @@ use std::time::Duration;
 use history::{Event, History, What, now};
 
 pub mod check;
+pub mod faketime;
 pub mod history;
 pub mod idle;
 pub mod ledger;
