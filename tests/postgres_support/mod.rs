@@ -59,7 +59,9 @@ impl Cluster {
     pub fn start_in(environment: &[(String, String)], settings: &[(&str, &str)]) -> Self {
         let mut cluster = Self::create(settings);
         let variables = environment.iter();
-        cluster.environment = variables.map(|(name, value)| format!("{name}={value}")).collect();
+        cluster.environment = variables
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         cluster.start();
         cluster
     }

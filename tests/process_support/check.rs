@@ -1,6 +1,7 @@
 //! What must hold of all that the consumers of a group said, and of the ledger.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
 
 use super::history::{Event, What};
 use super::ledger::Write;
@@ -38,7 +39,10 @@ impl Story {
         self.check_owners()?;
         self.check_commits()?;
         let again = self.check_deliveries()?;
-        let fenced = self.events.iter().filter(|event| event.what == What::Fenced);
+        let fenced = self
+            .events
+            .iter()
+            .filter(|event| event.what == What::Fenced);
         Ok(Summary {
             messages: self.end,
             owners: self.writes.last().map_or(0, |last| last.epoch),
@@ -48,12 +52,24 @@ impl Story {
         })
     }
 
+    /// The longest time between two commits.
+    pub fn longest_gap(&self) -> Duration {
+        let commits = self.events.iter().filter(|e| e.what == What::Committed);
+        let mut times: Vec<Duration> = commits.map(|event| event.at).collect();
+        times.sort();
+        let gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
+        gaps.max().unwrap_or_default()
+    }
+
     /// Generations without gaps, epochs that grow with each owner, and nothing that is undone again.
     fn check_ledger(&self) -> Result<(), String> {
         let mut owners: HashMap<u64, &str> = HashMap::new();
         for pair in self.writes.windows(2) {
             let (before, after) = (&pair[0], &pair[1]);
-            let what = format!("generation {} after {}", after.generation, before.generation);
+            let what = format!(
+                "generation {} after {}",
+                after.generation, before.generation
+            );
             if after.generation != before.generation + 1 {
                 return Err(format!("a gap in the ledger: {what}"));
             }
@@ -140,7 +156,10 @@ impl Story {
             if offsets.windows(2).any(|pair| pair[0] >= pair[1]) {
                 return Err(format!("epoch {epoch} was not delivered in order"));
             }
-            if let Some(offset) = offsets.iter().find(|offset| done.get(offset) < Some(&epoch)) {
+            if let Some(offset) = offsets
+                .iter()
+                .find(|offset| done.get(offset) < Some(&epoch))
+            {
                 return Err(format!(
                     "{offset} was delivered with epoch {epoch}, and was done"
                 ));

@@ -138,12 +138,7 @@ impl History {
     /// # Panics
     ///
     /// If it does not come.
-    pub fn wait_for(
-        &self,
-        what: &str,
-        mark: usize,
-        mut fits: impl FnMut(&Event) -> bool,
-    ) -> Event {
+    pub fn wait_for(&self, what: &str, mark: usize, mut fits: impl FnMut(&Event) -> bool) -> Event {
         let deadline = Instant::now() + PATIENCE;
         let (mut events, mut seen) = (self.lock(), mark);
         loop {
@@ -153,7 +148,10 @@ impl History {
             seen = events.len();
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let tail: Vec<_> = events.iter().filter(|e| ![What::Sent, What::Delivered, What::Committed].contains(&e.what)).collect();
+                let tail: Vec<_> = events
+                    .iter()
+                    .filter(|e| ![What::Sent, What::Delivered, What::Committed].contains(&e.what))
+                    .collect();
                 panic!("did not happen: {what}; the last events: {tail:#?}");
             }
             let woken = self.0.news.wait_timeout(events, left);
@@ -163,7 +161,10 @@ impl History {
 
     /// The first event from a mark on that fits, if there is one yet.
     pub fn find(&self, mark: usize, fits: impl Fn(&Event) -> bool) -> Option<Event> {
-        self.lock()[mark..].iter().find(|event| fits(event)).cloned()
+        self.lock()[mark..]
+            .iter()
+            .find(|event| fits(event))
+            .cloned()
     }
 
     /// All that was heard so far.

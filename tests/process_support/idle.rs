@@ -42,7 +42,7 @@ const SETTINGS: [(&str, &str); 4] = [
 /// long.
 pub fn idle(groups: usize, consumers: usize, time: Duration) -> Costs {
     let servers = [(); 2].map(|()| Cluster::start_with(&SETTINGS));
-    let [server, empty] = &servers;
+    let [server, _] = &servers;
     let world = World::new(server);
     server.psql("postgres", "CREATE EXTENSION pg_stat_statements");
 

@@ -7,7 +7,11 @@
 //! A process ends with its parent, however that ends: its standard input is closed then, and one that
 //! is stopped is in a group of its own, which the system hangs up when it is orphaned.
 
-#![allow(dead_code, unreachable_pub, reason = "not every program needs all of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "not every program needs all of it"
+)]
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
@@ -18,6 +22,7 @@ use std::time::Duration;
 use history::{Event, History, What, now};
 
 pub mod check;
+pub mod connections;
 pub mod faketime;
 pub mod history;
 pub mod idle;
@@ -127,6 +132,8 @@ impl Process {
         let mut child = Command::new(std::env::current_exe().expect("this program"))
             .args(["--exact", "child", "--nocapture"])
             .env(JOB, job.encode())
+            // Some panic because they are told to.
+            .env_remove("RUST_BACKTRACE")
             .envs(job.environment.iter().cloned())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -65,18 +65,18 @@ impl Storm {
         let last = Process::start(&job, &history);
         let story = world.finish(producing, &history, &job, "crew");
         drop(last);
-        let commits = story.events.iter().filter(|e| e.what == What::Committed);
-        let mut times: Vec<Duration> = commits.map(|event| event.at).collect();
-        times.sort();
-        let gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
-        let mut joined: Vec<_> = story.events.iter().map(|e| (e.process, e.consumer)).collect();
+        let mut joined: Vec<_> = story
+            .events
+            .iter()
+            .map(|e| (e.process, e.consumer))
+            .collect();
         joined.sort();
         joined.dedup();
         Ok(Aftermath {
             sum: story.check()?,
             kills,
             joined: joined.len(),
-            longest_gap: gaps.max().unwrap_or_default(),
+            longest_gap: story.longest_gap(),
             line,
         })
     }

@@ -48,13 +48,7 @@ impl<'a> World<'a> {
     }
 
     /// Ends a stream, and waits until a group has done all of it: what became of it.
-    pub fn finish(
-        &self,
-        producing: Producing,
-        history: &History,
-        job: &Job,
-        group: &str,
-    ) -> Story {
+    pub fn finish(&self, producing: Producing, history: &History, job: &Job, group: &str) -> Story {
         let end = self.runtime.block_on(producing.finish());
         self.wait_until_done(&job.stream, group, end);
         self.story(history, job, group, end)
@@ -121,6 +115,8 @@ pub struct Trials {
     pub interval: Duration,
     /// Work on a message.
     pub work: Duration,
+    /// How long a standby is left in peace before its owner goes.
+    pub peace: Duration,
     pub clock_jumps: bool,
     pub environment: Vec<(String, String)>,
 }
@@ -139,6 +135,7 @@ impl Trials {
                 Way::Stop => 2,
                 _ => 100,
             }),
+            peace: Duration::ZERO,
             clock_jumps: false,
             environment: Vec::new(),
         }
@@ -170,6 +167,7 @@ impl Trials {
         for (times, margins, story) in pairs {
             outcome.times.extend(times);
             outcome.margins.extend(margins);
+            outcome.jumps_back += jumps_back(&story.events);
             outcome.add(story.check()?);
         }
         outcome.times.sort();
@@ -187,6 +185,8 @@ pub struct Outcome {
     pub times: Vec<Duration>,
     /// How long before its successor an owner that was cut off stopped by itself, in order.
     pub margins: Vec<Duration>,
+    /// How often a process told an earlier time than before.
+    pub jumps_back: usize,
     pub sum: Summary,
 }
 
@@ -198,6 +198,12 @@ impl Outcome {
         self.sum.again += summary.again;
         self.sum.most_again = self.sum.most_again.max(summary.most_again);
     }
+}
+
+fn jumps_back(events: &[Event]) -> usize {
+    let mut last = std::collections::HashMap::new();
+    let goes_back = |event: &&Event| last.insert(event.process, event.at) > Some(event.at);
+    events.iter().filter(goes_back).count()
 }
 
 /// An owner and its standby, which change places.
@@ -245,6 +251,7 @@ impl<'a> Pair<'a> {
         let producing = self.world.produce(stream, interval, &self.history);
         let (mut takeovers, mut margins) = (Vec::new(), Vec::new());
         for _ in 0..self.trials.rounds {
+            std::thread::sleep(self.trials.peace);
             let mark = self.history.mark();
             self.owner
                 .hears(&self.history, "work", mark, What::Committed);
@@ -302,17 +309,13 @@ impl<'a> Pair<'a> {
             Way::Pause => self.owner.process.signal("CONT"),
             Way::CutOff => {
                 let history = &self.history;
-                noticed = Some(
-                    self.owner
-                        .hears(history, "it notices", mark, What::Standby),
-                );
+                noticed = Some(self.owner.hears(history, "it notices", mark, What::Standby));
                 self.owner.network(Network::Works);
             }
             _ => {
                 // Where it ends by itself it may still have something to say.
                 if self.trials.way == Way::Stop {
-                    self.owner
-                        .hears(&self.history, "its end", mark, What::Gone);
+                    self.owner.hears(&self.history, "its end", mark, What::Gone);
                 }
                 self.owner = Member::start(self.world, self.trials, &self.job, &self.history);
             }

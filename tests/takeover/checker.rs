@@ -77,7 +77,9 @@ type Fault = fn(&mut Story);
 const FAULTS: &[(&str, Fault)] = &[
     ("a gap in the ledger", |story| drop(story.writes.remove(5))),
     ("a position went back", |story| story.writes[5].position = 0),
-    ("a position went back", |story| story.writes[4].acked.clear()),
+    ("a position went back", |story| {
+        story.writes[4].acked.clear()
+    }),
     ("an epoch went back", |story| story.writes[6].epoch = 1),
     ("two owners of epoch 2", |story| {
         story.writes[6].owner = "c".to_owned();

@@ -2,7 +2,7 @@
 
 use crate::postgres_support::Cluster;
 use crate::process_support::faketime::FakeTime;
-use crate::process_support::trials::{Outcome, Trials, Way, World};
+use crate::process_support::trials::{Trials, Way, World};
 use crate::{LONG, SHORT, cluster, run};
 
 /// The clock that the library was given.
@@ -26,6 +26,7 @@ fn the_clock_of_the_clients_may_jump() {
             trials.environment = time.environment();
             let outcome = trials.run(&world).unwrap();
             println!("{way:?}: {:?}", outcome.sum);
+            assert!(outcome.jumps_back > 0, "the clock jumped");
         }
     });
 }
@@ -39,7 +40,7 @@ fn the_clock_of_the_server_may_jump() {
     let world = World::new(&server);
     time.while_it_jumps(|| {
         for way in [Way::Kill, Way::Pause, Way::Stop] {
-            let outcome: Outcome = Trials::new(way, SHORT).run(&world).unwrap();
+            let outcome = Trials::new(way, SHORT).run(&world).unwrap();
             println!("{way:?}: {:?}", outcome.sum);
         }
     });

@@ -98,7 +98,10 @@ fn believing(lease: &Duration) -> Trials {
 #[test]
 fn without_the_fence_the_checker_finds_what_a_zombie_did() {
     let world = World::new(cluster());
-    let (fence, database) = ("AND l.owner = claimer AND l.epoch = at_epoch", &world.database);
+    let (fence, database) = (
+        "AND l.owner = claimer AND l.epoch = at_epoch",
+        &world.database,
+    );
     let source = "SELECT pg_get_functiondef('flowstream.commit'::regproc)";
     let source = world.cluster.psql(database, source);
     assert!(source.contains(fence), "{source}");
