@@ -18,6 +18,7 @@ use process_support::worker;
 mod checker;
 mod clocks;
 mod connections;
+mod example;
 #[path = "../postgres_support/mod.rs"]
 mod postgres_support;
 #[path = "../process_support/mod.rs"]
