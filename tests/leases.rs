@@ -94,6 +94,26 @@ async fn a_sign_of_life_starts_the_lease_anew() {
 }
 
 #[tokio::test]
+async fn a_look_that_takes_long_does_not_shorten_the_lease() {
+    let world = world().await;
+    world.fill("orders", 1).await;
+    let mut standby = elsewhere(&world).await;
+    let alive = world.take_over("orders", "billing").await;
+    world.faulty.times(Call::Claim, Fault::Hold, 1);
+    let mut coming = Box::pin(standby.next());
+    assert!(stays_pending(&mut coming).await);
+    world.pass(LEASE / 2).await;
+    // What the look shows was written long after it began.
+    let renewal = flowstream::storage::Ranges::new();
+    world.faulty.inner().commit(&alive, &renewal).await.unwrap();
+    world.faulty.let_go();
+    world.pass_in(LEASE - Duration::from_millis(1), 100).await;
+    assert!(stays_pending(&mut coming).await);
+    world.pass(LEASE).await;
+    soon("the takeover", coming).await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn an_idle_group_calls_nothing() {
     let world = world().await;
     world.fill("orders", 3).await;

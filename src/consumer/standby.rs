@@ -77,7 +77,8 @@ impl Lane {
                 pending_since = None;
             }
             if state.is_pending() {
-                let since = *pending_since.get_or_insert(began);
+                // From now on: what the look shows may have been written after it began.
+                let since = *pending_since.get_or_insert_with(|| clock.now());
                 if began >= since.saturating_add(self.settings.lease) {
                     next = Next::Claim(Some(now));
                     continue;

@@ -29,6 +29,8 @@ pub struct Cluster {
     port: u16,
     /// Removes the cluster once its standard input is closed.
     guard: Option<Child>,
+    /// Variables of the server's environment, as `NAME=value`.
+    environment: Vec<String>,
 }
 
 /// How a server is told to stop.
@@ -53,6 +55,17 @@ impl Cluster {
         Self::start_with(&[])
     }
 
+    /// A new server with variables in its environment, running.
+    pub fn start_in(environment: &[(String, String)], settings: &[(&str, &str)]) -> Self {
+        let mut cluster = Self::create(settings);
+        let variables = environment.iter();
+        cluster.environment = variables
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        cluster.start();
+        cluster
+    }
+
     fn create(settings: &[(&str, &str)]) -> Self {
         let template = template();
         let directory = new_directory("cluster");
@@ -63,6 +76,7 @@ impl Cluster {
         let mut cluster = Self {
             port: free_port(),
             guard: Some(guard(&directory, "data", "postmaster.pid", "QUIT")),
+            environment: Vec::new(),
             directory,
         };
         cluster.configure(settings);
@@ -106,8 +120,10 @@ impl Cluster {
         // Its parent goes at once, so that the server is nobody's zombie.
         let mut command = as_server_user("sh");
         command
-            .args(["-c", "exec 3>&-; \"$0\" -D \"$1\" &"])
+            .args(["-c", "exec 3>&-; env \"$@\" &", "sh"])
+            .args(&self.environment)
             .arg(binaries().join("postgres"))
+            .arg("-D")
             .arg(self.data())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a handle of the log"))
@@ -214,6 +230,7 @@ impl Cluster {
         let mut standby = Self {
             port: free_port(),
             guard: Some(guard(&directory, "data", "postmaster.pid", "QUIT")),
+            environment: Vec::new(),
             directory,
         };
         let source = format!("user=postgres host=127.0.0.1 port={}", self.port);
