@@ -8,9 +8,11 @@ mod fetch;
 mod keeper;
 mod lane;
 mod mend;
+mod retries;
 mod session;
 mod standby;
 mod vigil;
+mod warnings;
 
 use std::fmt;
 use std::future::poll_fn;
@@ -161,7 +163,7 @@ impl Consumer {
         }
         loop {
             let delivery = next_of(&mut self.again)?;
-            if !delivery.is_done() {
+            if delivery.hand_out_again() {
                 return Some(delivery);
             }
         }

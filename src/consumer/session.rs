@@ -1,33 +1,50 @@
 //! One lease of a consumer, from the claim to the end: shared by all who have a part in it.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
 use super::acks::{Acks, Round};
 use super::control::Shared;
+use super::lane::Lane;
+use super::warnings::Warnings;
 use crate::error::{Error, ErrorKind};
+use crate::flow::Flowstream;
+use crate::name::Name;
 use crate::ranges::{Progress, Ranges};
-use crate::storage::{GroupState, Lease, Storage};
+use crate::storage::{GroupState, Lease, Storage, Verdicts};
+
+/// A group keeps at most so many acked ranges beyond its position, and so many messages wait to be
+/// retried; then nothing new is handed out until there are less.
+pub(super) const MAX_BEYOND: usize = 1000;
 
 /// Shared by the deliveries, the consumer that hands them out, the fetcher and the keeper.
 pub(crate) struct Session {
     lease: Lease,
-    storage: Arc<dyn Storage>,
+    flow: Flowstream,
+    /// That of the consumer.
+    runtime: Handle,
     /// Of the consumer that has the lease.
     shared: Arc<Shared>,
+    /// Where messages go that cannot be done.
+    dead_letters: Option<Name>,
+    /// How often one may be begun.
+    max_attempts: u32,
     acks: Mutex<Acks>,
-    /// How often messages were begun before.
-    attempts: Mutex<BTreeMap<u64, u32>>,
+    warnings: Mutex<Warnings>,
     /// For the keeper: there is something to write, or something changed.
     work: Notify,
-    /// For the fetcher: there is a hole.
+    /// For the mender: there is a hole.
     holes: Notify,
+    /// For the mender: something else is due first.
+    due: Notify,
+    /// For the mender: something was begun too often.
+    exhausted: Notify,
     /// For the drain: a handle is gone.
     settled: Notify,
     ended: watch::Sender<Option<End>>,
@@ -37,13 +54,14 @@ pub(crate) struct Session {
     paused: AtomicBool,
     /// Handles given out. Only the consumer counts.
     handed_out: AtomicU64,
+    /// Handles of messages that are moved away.
+    moves: AtomicU64,
     /// Where the log ends, as far as the fetcher knows.
     log_end: AtomicU64,
     /// When the last write of the owner that succeeded began, in microseconds of the clock.
     wrote_at: AtomicU64,
     draining: AtomicBool,
     closing: AtomicBool,
-    max_acked_ranges: usize,
 }
 
 /// Why a lease ended.
@@ -65,32 +83,32 @@ pub(crate) enum End {
 }
 
 impl Session {
-    pub(super) fn new(
-        lease: Lease,
-        storage: Arc<dyn Storage>,
-        shared: Arc<Shared>,
-        state: &GroupState,
-        began: Duration,
-        max_acked_ranges: usize,
-    ) -> Self {
+    /// A lease that a lane was given by a claim that began then.
+    pub(super) fn new(lane: &Lane, lease: Lease, state: &GroupState, began: Duration) -> Self {
+        let acks = Acks::new(state.progress.clone(), &state.attempts);
         Self {
             lease,
-            storage,
-            shared,
-            acks: Mutex::new(Acks::new(state.progress.clone())),
-            attempts: Mutex::new(state.attempts.iter().copied().collect()),
+            flow: lane.flow.clone(),
+            runtime: Handle::current(),
+            shared: lane.shared.clone(),
+            dead_letters: lane.dead_letters.clone(),
+            max_attempts: lane.settings.max_attempts.unwrap_or(u32::MAX),
+            acks: Mutex::new(acks),
+            warnings: Mutex::default(),
             work: Notify::new(),
             holes: Notify::new(),
+            due: Notify::new(),
+            exhausted: Notify::new(),
             settled: Notify::new(),
             ended: watch::Sender::new(None),
             dead: AtomicBool::new(false),
             paused: AtomicBool::new(false),
             handed_out: AtomicU64::new(0),
+            moves: AtomicU64::new(0),
             log_end: AtomicU64::new(state.bounds.end),
             wrote_at: AtomicU64::new(began.as_micros() as u64),
             draining: AtomicBool::new(false),
             closing: AtomicBool::new(false),
-            max_acked_ranges,
         }
     }
 
@@ -99,7 +117,19 @@ impl Session {
     }
 
     pub(crate) fn is_of(&self, storage: &Arc<dyn Storage>) -> bool {
-        Arc::ptr_eq(&self.storage, storage)
+        Arc::ptr_eq(self.flow.storage(), storage)
+    }
+
+    pub(crate) fn flow(&self) -> &Flowstream {
+        &self.flow
+    }
+
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
+    pub(crate) fn dead_letters(&self) -> Option<&Name> {
+        self.dead_letters.as_ref()
     }
 
     // Verdicts.
@@ -112,13 +142,17 @@ impl Session {
         self.finish(acks, first);
     }
 
-    /// Done: written now, and whoever waits for the round is told.
-    pub(crate) fn commit(&self, done: Range<u64>) -> Arc<Round> {
+    /// Done, and all before it if it is `through`: written now, and whoever waits for the round is
+    /// told.
+    pub(crate) fn commit(&self, offset: u64, through: bool) -> Arc<Round> {
         let mut acks = self.acks();
         // Whoever made the round has woken the keeper for it.
         let first = !acks.is_awaited();
         let round = acks.next_round();
-        acks.done(done);
+        match through {
+            true => acks.done_through(offset + 1),
+            false => acks.done(offset..offset + 1),
+        }
         let end = self.ended();
         self.finish(acks, first);
         if let Some(end) = end {
@@ -132,6 +166,23 @@ impl Session {
         let mut acks = self.acks();
         acks.written(offset..offset + 1);
         self.finish(acks, false);
+    }
+
+    /// To come again, later. The count is written soon, by the way.
+    pub(crate) fn retry(&self, offset: u64, after: Duration) {
+        let due = self.flow.clock().now().saturating_add(after);
+        let mut acks = self.acks();
+        let first = !acks.has_pending();
+        if acks.retry(offset, due) {
+            let retries = acks.retries_mut();
+            // There is no point in waiting with one that is to be moved away.
+            let exhausted = retries.exhaust(offset..offset + 1, self.max_attempts);
+            match exhausted.is_empty() {
+                true => self.due.notify_one(),
+                false => self.exhausted.notify_one(),
+            }
+        }
+        self.finish(acks, first);
     }
 
     /// Let go of without a verdict.
@@ -155,12 +206,21 @@ impl Session {
     /// Tells whoever has to know that the book has changed.
     fn update(&self, acks: MutexGuard<'_, Acks>) {
         let has_hole = acks.has_hole();
-        let pause = acks.progress().acked().len() >= self.max_acked_ranges;
+        let retries = acks.retries().scheduled().len();
+        let pause = acks.progress().acked().len().max(retries) >= MAX_BEYOND;
         let resumes = !pause && self.paused.load(Ordering::Relaxed);
         if pause || resumes {
             self.paused.store(pause, Ordering::Relaxed);
         }
+        let warning = self.warnings().look(&acks, has_hole);
         drop(acks);
+        // Whoever takes a pipeline down drops what it holds.
+        if let Some(warning) = warning
+            && self.is_live()
+            && !self.shared.is_stopped()
+        {
+            warning.tell(&self.lease.group);
+        }
         if has_hole {
             self.holes.notify_one();
         }
@@ -194,11 +254,15 @@ impl Session {
         self.acks().progress().clone()
     }
 
-    pub(crate) fn is_done(&self, offset: u64) -> bool {
-        self.acks().progress().is_done(offset)
+    /// One that comes again is handed out, unless it was done in another way.
+    pub(crate) fn hand_out_again(&self, offset: u64) -> bool {
+        let mut acks = self.acks();
+        let is_left = acks.hand_out_again(offset);
+        self.update(acks);
+        is_left
     }
 
-    pub(super) fn take_pending(&self) -> (Ranges, Option<Arc<Round>>) {
+    pub(super) fn take_pending(&self) -> (Verdicts, Option<Arc<Round>>) {
         self.acks().take()
     }
 
@@ -208,8 +272,8 @@ impl Session {
         self.acks().wrote();
     }
 
-    pub(super) fn put_back(&self, done: &Ranges) {
-        self.acks().put_back(done);
+    pub(super) fn put_back(&self, verdicts: &Verdicts) {
+        self.acks().put_back(verdicts);
     }
 
     pub(super) fn has_pending(&self) -> bool {
@@ -234,8 +298,60 @@ impl Session {
         self.work.notify_one();
     }
 
+    /// Takes what holds the position up, to be delivered again, and counts it.
     pub(super) fn take_holes(&self) -> Ranges {
-        self.acks().take_holes()
+        let mut acks = self.acks();
+        let first = !acks.has_pending();
+        let holes = acks.take_holes();
+        if first && acks.has_pending() {
+            self.work.notify_one();
+        }
+        holes
+    }
+
+    /// Takes what is due to be delivered again; waits until something is.
+    pub(super) async fn retries(&self) -> Ranges {
+        let clock = self.flow.clock();
+        loop {
+            let (now, next) = (clock.now(), self.acks().retries().next_due());
+            match next {
+                Some(due) if due <= now => {
+                    let retries = self.acks().retries_mut().take_due(now);
+                    if !retries.is_empty() {
+                        return retries;
+                    }
+                }
+                Some(due) => tokio::select! {
+                    () = clock.sleep_until(due) => {}
+                    () = self.due.notified() => {}
+                },
+                None => self.due.notified().await,
+            }
+        }
+    }
+
+    /// Keeps back those of `offsets` that were begun too often, to be moved away.
+    pub(super) fn exhaust(&self, offsets: Range<u64>) -> Ranges {
+        let mut acks = self.acks();
+        let exhausted = acks.retries_mut().exhaust(offsets, self.max_attempts);
+        if !exhausted.is_empty() {
+            self.update(acks);
+            self.exhausted.notify_one();
+        }
+        exhausted
+    }
+
+    /// Takes what is to be moved away; waits until something is.
+    pub(super) async fn exhausted(&self) -> Ranges {
+        while !self.acks().retries().has_exhausted() {
+            self.exhausted.notified().await;
+        }
+        self.acks().retries_mut().take_exhausted()
+    }
+
+    /// A handle is made for a message that is moved away.
+    pub(super) fn begin_move(&self) {
+        self.moves.fetch_add(1, Ordering::Release);
     }
 
     pub(super) fn has_hole(&self) -> bool {
@@ -289,21 +405,24 @@ impl Session {
         self.shared.polls().wrapping_add(self.acks().finished())
     }
 
-    /// How often the messages of `offsets` were begun before, those that were.
-    pub(super) fn attempts(&self, offsets: Range<u64>) -> Vec<(u64, u32)> {
-        let attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
-        let begun = attempts.range(offsets);
-        begun.map(|(offset, times)| (*offset, *times)).collect()
+    /// Whether the pipeline has nothing to do: it is asleep and holds nothing, and what is left
+    /// comes again later. Then it is not stuck.
+    pub(super) fn only_waits(&self) -> bool {
+        let acks = self.acks();
+        let held = self.handles().saturating_sub(acks.finished());
+        !acks.retries().scheduled().is_empty()
+            && held <= acks.retries().moving() as u64
+            && self.shared.is_asleep()
     }
 
-    /// Messages are delivered again. What is done is forgotten.
-    pub(super) fn begin_again(&self, offsets: impl Iterator<Item = u64>) {
-        let position = self.acks().progress().position();
-        let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
-        *attempts = attempts.split_off(&position);
-        for offset in offsets {
-            *attempts.entry(offset).or_default() += 1;
-        }
+    /// All handles that were ever made.
+    fn handles(&self) -> u64 {
+        self.handed_out.load(Ordering::Acquire) + self.moves.load(Ordering::Acquire)
+    }
+
+    /// How often the messages of `offsets` were begun before, those that were.
+    pub(super) fn attempts(&self, offsets: Range<u64>) -> Vec<(u64, u32)> {
+        self.acks().retries().begun(offsets)
     }
 
     /// Lets the keeper write what is left, and end.
@@ -366,7 +485,7 @@ impl Session {
     /// Resolves once all handles that were given out are gone, or the session has ended.
     pub(super) async fn drained(&self) {
         self.draining.store(true, Ordering::SeqCst);
-        while self.is_live() && self.acks().finished() < self.handed_out.load(Ordering::Acquire) {
+        while self.is_live() && self.acks().finished() < self.handles() {
             self.settled.notified().await;
         }
     }
@@ -416,6 +535,11 @@ impl Session {
     // Nothing that holds this lock can panic halfway through a change.
     fn acks(&self) -> MutexGuard<'_, Acks> {
         self.acks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // Taken only under the other.
+    fn warnings(&self) -> MutexGuard<'_, Warnings> {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
