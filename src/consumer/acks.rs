@@ -6,6 +6,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::retries::Retries;
+use super::warnings::{Warning, Warnings};
 use crate::error::{Error, Result};
 use crate::ranges::{Progress, Ranges};
 use crate::storage::Verdicts;
@@ -24,6 +25,7 @@ pub(super) struct Acks {
     /// How many ever were.
     times_dropped: u64,
     retries: Retries,
+    warnings: Warnings,
     /// Handles that are gone, whatever became of them.
     finished: u64,
     /// Those who wait for the next write.
@@ -39,6 +41,7 @@ impl Acks {
             dropped: Ranges::new(),
             times_dropped: 0,
             retries: Retries::new(attempts),
+            warnings: Warnings::default(),
             finished: 0,
             round: None,
         }
@@ -157,8 +160,16 @@ impl Acks {
         }
     }
 
+    /// What there is to say after a change.
+    pub(super) fn warning(&mut self, has_hole: bool) -> Option<Warning> {
+        let ranges = self.progress.acked().len();
+        let retries = self.retries.scheduled().len();
+        let forgotten = has_hole.then(|| self.forgotten()).flatten();
+        self.warnings.look(ranges, retries, forgotten)
+    }
+
     /// The first message that was dropped and is not done, and how many were dropped ever.
-    pub(super) fn forgotten(&self) -> Option<(u64, u64)> {
+    fn forgotten(&self) -> Option<(u64, u64)> {
         let first = self.dropped.iter().next()?;
         Some((first.start, self.times_dropped))
     }

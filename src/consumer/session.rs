@@ -12,7 +12,6 @@ use tokio::sync::{Notify, watch};
 use super::acks::{Acks, Round};
 use super::control::Shared;
 use super::lane::Lane;
-use super::warnings::Warnings;
 use crate::error::{Error, ErrorKind};
 use crate::flow::Flowstream;
 use crate::name::Name;
@@ -36,7 +35,6 @@ pub(crate) struct Session {
     /// How often one may be begun.
     max_attempts: u32,
     acks: Mutex<Acks>,
-    warnings: Mutex<Warnings>,
     /// For the keeper: there is something to write, or something changed.
     work: Notify,
     /// For the mender: there is a hole.
@@ -94,7 +92,6 @@ impl Session {
             dead_letters: lane.dead_letters.clone(),
             max_attempts: lane.settings.max_attempts.unwrap_or(u32::MAX),
             acks: Mutex::new(acks),
-            warnings: Mutex::default(),
             work: Notify::new(),
             holes: Notify::new(),
             due: Notify::new(),
@@ -204,7 +201,7 @@ impl Session {
     }
 
     /// Tells whoever has to know that the book has changed.
-    fn update(&self, acks: MutexGuard<'_, Acks>) {
+    fn update(&self, mut acks: MutexGuard<'_, Acks>) {
         let has_hole = acks.has_hole();
         let retries = acks.retries().scheduled().len();
         let pause = acks.progress().acked().len().max(retries) >= MAX_BEYOND;
@@ -212,7 +209,7 @@ impl Session {
         if pause || resumes {
             self.paused.store(pause, Ordering::Relaxed);
         }
-        let warning = self.warnings().look(&acks, has_hole);
+        let warning = acks.warning(has_hole);
         drop(acks);
         // Whoever takes a pipeline down drops what it holds.
         if let Some(warning) = warning
@@ -535,11 +532,6 @@ impl Session {
     // Nothing that holds this lock can panic halfway through a change.
     fn acks(&self) -> MutexGuard<'_, Acks> {
         self.acks.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    // Taken only under the other.
-    fn warnings(&self) -> MutexGuard<'_, Warnings> {
-        self.warnings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,6 +1,5 @@
 //! Says that a pipeline forgets verdicts, well before that stops anything; and says it sparingly.
 
-use super::acks::Acks;
 use super::session::MAX_BEYOND;
 use crate::storage::Group;
 
@@ -24,13 +23,17 @@ pub(super) enum Warning {
 }
 
 impl Warnings {
-    /// Looks at the book after a change.
+    /// Looks at what stands in the book after a change: ranges beyond the position, messages that
+    /// wait to be retried, and the first that was dropped and is in the way, with how many were.
     #[inline]
-    pub(super) fn look(&mut self, acks: &Acks, has_hole: bool) -> Option<Warning> {
-        let ranges = acks.progress().acked().len();
-        let retries = acks.retries().scheduled().len();
-        if has_hole || self.is_crowded || ranges.max(retries) >= MAX_BEYOND / 2 {
-            return self.weigh(acks, has_hole, ranges, retries);
+    pub(super) fn look(
+        &mut self,
+        ranges: usize,
+        retries: usize,
+        forgotten: Option<(u64, u64)>,
+    ) -> Option<Warning> {
+        if forgotten.is_some() || self.is_crowded || ranges.max(retries) >= MAX_BEYOND / 2 {
+            return self.weigh(ranges, retries, forgotten);
         }
         None
     }
@@ -38,10 +41,9 @@ impl Warnings {
     #[cold]
     fn weigh(
         &mut self,
-        acks: &Acks,
-        has_hole: bool,
         ranges: usize,
         retries: usize,
+        forgotten: Option<(u64, u64)>,
     ) -> Option<Warning> {
         let most = ranges.max(retries);
         if !self.is_crowded && most >= MAX_BEYOND / 2 {
@@ -53,7 +55,7 @@ impl Warnings {
         } else if most < MAX_BEYOND / 4 {
             self.is_crowded = false;
         }
-        let (offset, dropped) = acks.forgotten().filter(|_| has_hole)?;
+        let (offset, dropped) = forgotten?;
         self.forgotten
             .is_due(dropped)
             .then_some(Warning::Forgotten { offset, dropped })
@@ -98,7 +100,6 @@ impl Sparingly {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ranges::Progress;
 
     #[test]
     fn the_first_is_told_and_then_one_in_ten() {
@@ -109,17 +110,29 @@ mod tests {
 
     #[test]
     fn a_crowd_is_told_once_until_it_has_gone() {
-        let mut acks = Acks::new(Progress::at(0), &[]);
+        let mut warnings = Warnings::default();
+        let (ranges, retries) = (MAX_BEYOND / 2, 0);
+        let crowded = Some(Warning::Crowded { ranges, retries });
+        assert_eq!(warnings.look(ranges - 1, retries, None), None);
+        assert_eq!(warnings.look(ranges, retries, None), crowded);
+        assert_eq!(warnings.look(ranges + 9, retries, None), None);
+        assert_eq!(warnings.look(0, 0, None), None);
+        // The second to the ninth time, nothing is said.
+        for time in 2..=10 {
+            let told = warnings.look(ranges, retries, None);
+            assert_eq!(told.is_some(), time == 10, "{time}");
+            warnings.look(0, 0, None);
+        }
+    }
+
+    #[test]
+    fn what_was_forgotten_is_told_first_and_then_sparingly() {
         let mut warnings = Warnings::default();
         let mut told = Vec::new();
-        for at in 0..600 {
-            acks.done(2 * at + 1..2 * at + 2);
-            told.extend(warnings.look(&acks, false));
+        for dropped in 1..=100 {
+            told.extend(warnings.look(3, 0, Some((7, dropped))));
         }
-        let (ranges, retries) = (MAX_BEYOND / 2, 0);
-        assert_eq!(told, [Warning::Crowded { ranges, retries }]);
-        acks.done(0..1200);
-        assert_eq!(warnings.look(&acks, false), None);
-        assert!(!warnings.is_crowded);
+        let forgotten = |dropped| Warning::Forgotten { offset: 7, dropped };
+        assert_eq!(told, [1, 10, 100].map(forgotten));
     }
 }
