@@ -191,7 +191,10 @@ pub(crate) async fn one_that_waits_for_a_retry_keeps_its_lease(harness: Arc<dyn 
     let mut consumer = made(builder.max_processing(LEASE / 2)).await;
     rig.next(&mut consumer).await.retry_after(LEASE * 4);
     let what = "a message comes again";
-    let again = delivered(rig.passing(LEASE / 20, what, consumer.next()).await);
+    // In a task, so that it is polled only when it is woken.
+    let next = tokio::spawn(async move { consumer.next().await });
+    let next = rig.passing(LEASE / 20, what, next).await;
+    let again = delivered(next.expect("a task"));
     assert_eq!((again.epoch(), again.attempt()), (1, 2));
     again.commit().await.expect("a commit");
 }
