@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::chunk::{Chunk, Event};
+use super::end::End;
 use super::lane::{Lane, PAUSE};
-use super::session::{End, Session};
+use super::session::Session;
 use crate::clock::sleep;
 use crate::error::{Error, ErrorKind};
 use crate::storage::Read;

@@ -10,8 +10,9 @@ use std::time::Duration;
 use futures_core::future::BoxFuture;
 
 use super::acks::Round;
+use super::end::End;
 use super::lane::{PAUSE, Settings};
-use super::session::{End, Session};
+use super::session::Session;
 use crate::clock::Clock;
 use crate::error::{ErrorKind, Result};
 use crate::flow::Flowstream;

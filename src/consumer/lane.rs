@@ -20,10 +20,11 @@ use tokio::sync::mpsc;
 
 use super::chunk::Event;
 use super::control::{Shared, Status};
+use super::end::End;
 use super::fetch::fetch;
 use super::keeper;
 use super::mend::Mender;
-use super::session::{End, Session};
+use super::session::Session;
 use crate::clock::sleep;
 use crate::error::{Error, ErrorKind};
 use crate::flow::Flowstream;

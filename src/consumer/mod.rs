@@ -4,6 +4,7 @@ mod acks;
 mod builder;
 mod chunk;
 mod control;
+mod end;
 mod fetch;
 mod keeper;
 mod lane;

@@ -1,5 +1,7 @@
 //! One lease of a consumer, from the claim to the end: shared by all who have a part in it.
 
+mod again;
+
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,11 +13,12 @@ use tokio::sync::{Notify, watch};
 
 use super::acks::{Acks, Round};
 use super::control::Shared;
+use super::end::End;
 use super::lane::Lane;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::flow::Flowstream;
 use crate::name::Name;
-use crate::ranges::{Progress, Ranges};
+use crate::ranges::Progress;
 use crate::storage::{GroupState, Lease, Storage, Verdicts};
 
 /// A group keeps at most so many acked ranges beyond its position, and so many messages wait to be
@@ -60,24 +63,6 @@ pub(crate) struct Session {
     wrote_at: AtomicU64,
     draining: AtomicBool,
     closing: AtomicBool,
-}
-
-/// Why a lease ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
-    /// Another consumer took it over.
-    Fenced,
-    /// It could not be renewed in time.
-    Lapsed,
-    /// Nothing was polled or committed for `max_processing`.
-    Stuck,
-    /// A message that it relayed is in doubt, and nobody will find out: only a new epoch keeps a
-    /// late write from landing beside the next delivery.
-    InDoubt,
-    /// It was given back.
-    Released,
-    /// The storage is closed, or the runtime has ended.
-    Closed,
 }
 
 impl Session {
@@ -153,7 +138,7 @@ impl Session {
         let end = self.ended();
         self.finish(acks, first);
         if let Some(end) = end {
-            round.complete(Err(self.error(end)));
+            round.complete(Err(end.error(&self.lease)));
         }
         round
     }
@@ -163,23 +148,6 @@ impl Session {
         let mut acks = self.acks();
         acks.written(offset..offset + 1);
         self.finish(acks, false);
-    }
-
-    /// To come again, later. The count is written soon, by the way.
-    pub(crate) fn retry(&self, offset: u64, after: Duration) {
-        let due = self.flow.clock().now().saturating_add(after);
-        let mut acks = self.acks();
-        let first = !acks.has_pending();
-        if acks.retry(offset, due) {
-            let retries = acks.retries_mut();
-            // There is no point in waiting with one that is to be moved away.
-            let exhausted = retries.exhaust(offset..offset + 1, self.max_attempts);
-            match exhausted.is_empty() {
-                true => self.due.notify_one(),
-                false => self.exhausted.notify_one(),
-            }
-        }
-        self.finish(acks, first);
     }
 
     /// Let go of without a verdict.
@@ -251,14 +219,6 @@ impl Session {
         self.acks().progress().clone()
     }
 
-    /// One that comes again is handed out, unless it was done in another way.
-    pub(crate) fn hand_out_again(&self, offset: u64) -> bool {
-        let mut acks = self.acks();
-        let is_left = acks.hand_out_again(offset);
-        self.update(acks);
-        is_left
-    }
-
     pub(super) fn take_pending(&self) -> (Verdicts, Option<Arc<Round>>) {
         self.acks().take()
     }
@@ -293,72 +253,6 @@ impl Session {
         acks.done(gone);
         self.update(acks);
         self.work.notify_one();
-    }
-
-    /// Takes what holds the position up, to be delivered again, and counts it.
-    pub(super) fn take_holes(&self) -> Ranges {
-        let mut acks = self.acks();
-        let first = !acks.has_pending();
-        let holes = acks.take_holes();
-        if first && acks.has_pending() {
-            self.work.notify_one();
-        }
-        holes
-    }
-
-    /// Takes what is due to be delivered again; waits until something is.
-    pub(super) async fn retries(&self) -> Ranges {
-        let clock = self.flow.clock();
-        loop {
-            let (now, next) = (clock.now(), self.acks().retries().next_due());
-            match next {
-                Some(due) if due <= now => {
-                    let retries = self.acks().retries_mut().take_due(now);
-                    if !retries.is_empty() {
-                        return retries;
-                    }
-                }
-                Some(due) => tokio::select! {
-                    () = clock.sleep_until(due) => {}
-                    () = self.due.notified() => {}
-                },
-                None => self.due.notified().await,
-            }
-        }
-    }
-
-    /// Keeps back those of `offsets` that were begun too often, to be moved away.
-    pub(super) fn exhaust(&self, offsets: Range<u64>) -> Ranges {
-        let mut acks = self.acks();
-        let exhausted = acks.retries_mut().exhaust(offsets, self.max_attempts);
-        if !exhausted.is_empty() {
-            self.update(acks);
-            self.exhausted.notify_one();
-        }
-        exhausted
-    }
-
-    /// Takes what is to be moved away; waits until something is.
-    pub(super) async fn exhausted(&self) -> Ranges {
-        while !self.acks().retries().has_exhausted() {
-            self.exhausted.notified().await;
-        }
-        self.acks().retries_mut().take_exhausted()
-    }
-
-    /// A handle is made for a message that is moved away.
-    pub(super) fn begin_move(&self) {
-        self.moves.fetch_add(1, Ordering::Release);
-    }
-
-    pub(super) fn has_hole(&self) -> bool {
-        self.acks().has_hole()
-    }
-
-    pub(super) async fn hole(&self) {
-        while !self.has_hole() {
-            self.holes.notified().await;
-        }
     }
 
     pub(super) async fn work(&self) {
@@ -402,24 +296,9 @@ impl Session {
         self.shared.polls().wrapping_add(self.acks().finished())
     }
 
-    /// Whether the pipeline has nothing to do: it is asleep and holds nothing, and what is left
-    /// comes again later. Then it is not stuck.
-    pub(super) fn only_waits(&self) -> bool {
-        let acks = self.acks();
-        let held = self.handles().saturating_sub(acks.finished());
-        !acks.retries().scheduled().is_empty()
-            && held <= acks.retries().moving() as u64
-            && self.shared.is_asleep()
-    }
-
     /// All handles that were ever made.
     fn handles(&self) -> u64 {
         self.handed_out.load(Ordering::Acquire) + self.moves.load(Ordering::Acquire)
-    }
-
-    /// How often the messages of `offsets` were begun before, those that were.
-    pub(super) fn attempts(&self, offsets: Range<u64>) -> Vec<(u64, u32)> {
-        self.acks().retries().begun(offsets)
     }
 
     /// Lets the keeper write what is left, and end.
@@ -488,45 +367,8 @@ impl Session {
     }
 
     pub(super) fn end_error(&self) -> Error {
-        self.error(self.ended().unwrap_or(End::Closed))
-    }
-
-    fn error(&self, end: End) -> Error {
-        let Lease { group, epoch, .. } = &self.lease;
-        match end {
-            End::Fenced => Error::new(
-                ErrorKind::Fenced,
-                format!(
-                    "{group}: the lease with epoch {epoch} was taken over; its messages reach \
-                     the new owner"
-                ),
-            ),
-            End::Lapsed => Error::new(
-                ErrorKind::Fenced,
-                format!("{group}: the lease with epoch {epoch} could not be renewed in time"),
-            ),
-            End::Stuck => Error::new(
-                ErrorKind::Fenced,
-                format!(
-                    "{group}: the lease with epoch {epoch} was given up: nothing was polled or \
-                     committed for max_processing"
-                ),
-            ),
-            End::InDoubt => Error::new(
-                ErrorKind::Fenced,
-                format!(
-                    "{group}: the lease with epoch {epoch} was given up, because a relayed \
-                     message that is in doubt was dropped"
-                ),
-            ),
-            End::Released => Error::new(
-                ErrorKind::Fenced,
-                format!("{group}: the lease with epoch {epoch} was given back at shutdown"),
-            ),
-            End::Closed => Error::closed(format!(
-                "{group}: the storage is closed, or the runtime that the consumer ran on has ended"
-            )),
-        }
+        let end = self.ended().unwrap_or(End::Closed);
+        end.error(&self.lease)
     }
 
     // Nothing that holds this lock can panic halfway through a change.
