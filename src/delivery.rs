@@ -5,11 +5,12 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
 use crate::consumer::{Round, Session};
+use crate::dead_letter;
 use crate::error::Result;
 use crate::headers::Headers;
 use crate::message::Message;
@@ -19,7 +20,52 @@ use crate::storage::Storage;
 ///
 /// Every verdict takes the delivery by value, so that `try_for_each_concurrent(64,
 /// Delivery::commit)` compiles. Dropping it commits nothing: if later ones are committed one by
-/// one, it is delivered again after a while.
+/// one, it is delivered again after a while, and a warning is traced, because a pipeline that leaves
+/// a message out on purpose should [`ack`](Self::ack) it.
+///
+/// | verdict | |
+/// | --- | --- |
+/// | [`commit`](Self::commit), [`commit_through`](Self::commit_through) | done; durable when awaited |
+/// | [`ack`](Self::ack) | done; written soon |
+/// | [`retry_after`](Self::retry_after) | not done: it comes again |
+/// | [`dead_letter`](Self::dead_letter) | given up: moved to another stream |
+/// | [`into_message`](Self::into_message) | done when the message is written that it becomes |
+///
+/// # Examples
+///
+/// A handler that fails now and then:
+///
+/// ```
+/// # async fn example() -> flowstream::Result<()> {
+/// use std::time::Duration;
+///
+/// use flowstream::Delivery;
+/// use futures::TryStreamExt;
+/// # use futures::StreamExt;
+///
+/// # enum Failure { Busy, Nonsense(String) }
+/// # async fn charge(_: &Delivery) -> Result<(), Failure> { Ok(()) }
+/// # let flow = flowstream::open("memory:").await?;
+/// # flow.producer("orders").await?.append([flowstream::Message::new("one")]).await?;
+/// let consumer = flow.consumer("orders", "billing").max_attempts(5).await?;
+/// # let consumer = consumer.take(1);
+/// consumer
+///     .try_for_each_concurrent(64, async |delivery| {
+///         match charge(&delivery).await {
+///             Ok(()) => delivery.commit().await,
+///             // Again later, up to five times; the others go on.
+///             Err(Failure::Busy) => {
+///                 delivery.retry_after(Duration::from_secs(30));
+///                 Ok(())
+///             }
+///             // There is no point in trying again.
+///             Err(Failure::Nonsense(reason)) => delivery.dead_letter(reason).await,
+///         }
+///     })
+///     .await?;
+/// # Ok(()) }
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(example()).unwrap();
+/// ```
 pub struct Delivery {
     message: Message,
     appended_at: SystemTime,
@@ -47,9 +93,19 @@ impl Delivery {
         }
     }
 
-    /// Whether it was committed in another way.
-    pub(crate) fn is_done(&self) -> bool {
-        self.commit.session().is_done(self.commit.offset)
+    /// It comes again: whether to hand it out. It may have been committed in another way.
+    pub(crate) fn hand_out_again(&self) -> bool {
+        self.commit.session().hand_out_again(self.commit.offset)
+    }
+
+    /// As [`into_parts`](Self::into_parts), with the timestamp in between.
+    pub(crate) fn into_parts_at(self) -> (Message, SystemTime, Commit) {
+        let timestamp = self.timestamp();
+        (self.message, timestamp, self.commit)
+    }
+
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        self.commit.session()
     }
 
     /// The stream that it comes from.
@@ -72,7 +128,8 @@ impl Delivery {
         self.message.timestamp().unwrap_or(self.appended_at)
     }
 
-    /// 1 the first time; more if it was begun before and not done.
+    /// 1 the first time; more if it was begun before and not done: it was to be retried, was dropped
+    /// and came again, or was the first one left when its owner died.
     pub fn attempt(&self) -> u32 {
         self.attempt
     }
@@ -117,6 +174,48 @@ impl Delivery {
     /// This delivery is done; written soon: see [`Commit::ack`].
     pub fn ack(self) {
         self.commit.ack();
+    }
+
+    /// Not done: to be delivered again after this time, with [`attempt`](Self::attempt) one higher.
+    /// See [`Commit::retry_after`].
+    pub fn retry_after(self, after: Duration) {
+        self.commit.retry_after(after);
+    }
+
+    /// Moves the message to the dead-letter stream of the group: it is written there, and this
+    /// delivery is done, in one transaction.
+    ///
+    /// The stream is the one of [`ConsumerBuilder::dead_letters`](crate::ConsumerBuilder::dead_letters);
+    /// it is made when the first message goes there. Body, key, headers and timestamp stay, and
+    /// these headers tell where it comes from, all of them text (those of an earlier move are
+    /// replaced):
+    ///
+    /// | header | |
+    /// | --- | --- |
+    /// | `dead-letter-stream`, `dead-letter-partition`, `dead-letter-offset` | its place |
+    /// | `dead-letter-group` | the group that could not do it |
+    /// | `dead-letter-attempts` | how often it was tried |
+    /// | `dead-letter-reason` | this reason, up to 4,096 bytes of it |
+    /// | `dead-letter-time` | when it was moved, in milliseconds since 1970 |
+    ///
+    /// # Errors
+    ///
+    /// As [`Producer::append`](crate::Producer::append), and as there the error has the message
+    /// with its commit ([`Error::take_unsent`](crate::Error::take_unsent)): any producer of the
+    /// same storage can append that batch later. Dropped with it, the delivery is a handle that was
+    /// dropped, and comes again. [`Fenced`](crate::ErrorKind::Fenced): the lease was lost; neither
+    /// the message nor the commit was written, and the message reaches the new owner.
+    ///
+    /// # Cancel safety
+    ///
+    /// Written even if the future is dropped after its first poll; before, it is a handle that was
+    /// dropped.
+    pub fn dead_letter(
+        self,
+        reason: impl Into<String>,
+    ) -> impl Future<Output = Result<()>> + Send + 'static {
+        let reason = reason.into();
+        async move { dead_letter::bury(self, &reason).await }
     }
 
     /// The message, and the handle on its own. The handle outlives the consumer.
@@ -178,15 +277,14 @@ impl Commit {
     /// Written even if the future is dropped after its first poll; before, it is a handle that was
     /// dropped.
     pub fn commit(self) -> Committing {
-        let done = self.offset..self.offset + 1;
-        Committing(State::New(self, done))
+        Committing(State::New(self, false))
     }
 
-    /// This one and all before it in the partition are done. Otherwise as
-    /// [`commit`](Self::commit).
+    /// This one and all before it in the partition are done, except those that wait to be
+    /// delivered again ([`retry_after`](Self::retry_after)) or to be moved to the dead letters.
+    /// Otherwise as [`commit`](Self::commit).
     pub fn commit_through(self) -> Committing {
-        let done = 0..self.offset + 1;
-        Committing(State::New(self, done))
+        Committing(State::New(self, true))
     }
 
     /// Done; written in the background within about 50 ms, and at shutdown. Never blocks and never
@@ -194,6 +292,25 @@ impl Commit {
     pub fn ack(mut self) {
         if let Some(session) = self.session.take() {
             session.ack(self.offset);
+        }
+    }
+
+    /// Not done: to be delivered again after this time, with [`Delivery::attempt`] one higher; or
+    /// to be moved to the dead letters, at once, if that would be more than
+    /// [`max_attempts`](crate::ConsumerBuilder::max_attempts). It may be called again and again.
+    ///
+    /// It does not stop the others: those behind it are delivered, and what is done of them is kept
+    /// beyond the position of the group. What comes again goes before what is new. At most about
+    /// 1,000 messages of a partition wait so; with more, the consumer pauses until some came again.
+    ///
+    /// Never blocks and never fails. The attempts are written in the background, as an
+    /// [`ack`](Self::ack) is, and outlive the consumer: where it stops or dies, the message reaches
+    /// the next owner at once, whatever was left of the time, with its count. Where the lease was
+    /// lost, the message reaches the new owner without this attempt being counted. The storage
+    /// keeps the counts of 1,000 messages of a group and partition, the first ones.
+    pub fn retry_after(mut self, after: Duration) {
+        if let Some(session) = self.session.take() {
+            session.retry(self.offset, after);
         }
     }
 
@@ -234,7 +351,7 @@ impl Commit {
             session.rode(self.offset);
         } else {
             // Written first, committed after.
-            session.commit(self.offset..self.offset + 1);
+            session.commit(self.offset, false);
         }
     }
 }
@@ -264,7 +381,8 @@ pub struct Committing(State);
 
 #[derive(Debug)]
 enum State {
-    New(Commit, std::ops::Range<u64>),
+    /// And whether all before it are done, too.
+    New(Commit, bool),
     Waiting(Arc<Round>, Option<usize>),
     Over,
 }
@@ -273,10 +391,10 @@ impl Future for Committing {
     type Output = Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        if let State::New(commit, done) = &mut self.0 {
-            let done = done.clone();
+        if let State::New(commit, through) = &mut self.0 {
+            let through = *through;
             self.0 = match commit.session.take() {
-                Some(session) => State::Waiting(session.commit(done), None),
+                Some(session) => State::Waiting(session.commit(commit.offset, through), None),
                 None => State::Over,
             };
         }

@@ -103,6 +103,7 @@ mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod consumer;
+mod dead_letter;
 mod delivery;
 mod error;
 mod flow;

@@ -165,6 +165,10 @@ impl Message {
         Ok(self)
     }
 
+    pub(crate) fn send_to(&mut self, stream: Name) {
+        self.rest().stream = Some(stream);
+    }
+
     /// Lets `commit` ride along: it is written in the transaction that writes this message.
     /// Several may ride, when one message is made from many deliveries.
     pub fn attach(&mut self, commit: Commit) {

@@ -85,7 +85,7 @@ async fn a_sign_of_life_starts_the_lease_anew() {
     let mut coming = Box::pin(standby.next());
     for _ in 0..10 {
         world.pass(LEASE * 2 / 3).await;
-        let renewal = flowstream::storage::Ranges::new();
+        let renewal = flowstream::storage::Verdicts::default();
         world.faulty.inner().commit(&alive, &renewal).await.unwrap();
         assert!(stays_pending(&mut coming).await);
     }

@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use flowstream::{Commit, Consumer, Delivery, Message, Producer};
+use flowstream::{Consumer, Delivery, Message, Producer};
 use futures::{FutureExt, SinkExt};
 use proptest::prelude::*;
 use support::*;
@@ -24,6 +24,9 @@ enum Op {
     CommitDropped(usize),
     Ack(usize),
     Drop(usize),
+    Retry(usize, u8),
+    Bury(usize),
+    BuryDropped(usize),
     Relay(usize),
     Shutdown,
     DropConsumer,
@@ -47,6 +50,9 @@ fn op() -> impl Strategy<Value = Op> {
         1 => at().prop_map(Op::CommitDropped),
         3 => at().prop_map(Op::Ack),
         2 => at().prop_map(Op::Drop),
+        2 => (at(), 0u8..8).prop_map(|(at, after)| Op::Retry(at, after)),
+        1 => at().prop_map(Op::Bury),
+        1 => at().prop_map(Op::BuryDropped),
         2 => at().prop_map(Op::Relay),
         1 => Just(Op::Shutdown),
         1 => Just(Op::DropConsumer),
@@ -59,15 +65,14 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// A handle, and the body of its message.
-struct Held(Commit, Message);
-
 struct Run {
     world: World,
     producer: Producer,
     relay: Producer,
     consumer: Option<Consumer>,
-    held: Vec<Held>,
+    held: Vec<Delivery>,
+    /// Offsets that are to be retried and have not come again.
+    waiting: BTreeSet<u64>,
     /// What was given to the producer, in order.
     sent: u64,
     /// Offsets whose commit resolved with Ok, or whose relay did.
@@ -81,12 +86,14 @@ impl Run {
         let producer = world.flow.producer("in").batch_messages(3).await.unwrap();
         let relay = world.flow.producer("out").await.unwrap();
         drop(world.flow.consumer("in", "group").await.unwrap());
+        world.flow.producer("in.group.dead").await.unwrap();
         Self {
             world,
             producer,
             relay,
             consumer: None,
             held: Vec::new(),
+            waiting: BTreeSet::new(),
             sent: 0,
             durable: BTreeSet::new(),
             epoch: 0,
@@ -98,7 +105,7 @@ impl Run {
         (self.sent - 1).to_string().into()
     }
 
-    fn take(&mut self, at: usize) -> Option<Held> {
+    fn take(&mut self, at: usize) -> Option<Delivery> {
         (!self.held.is_empty()).then(|| self.held.swap_remove(at % self.held.len()))
     }
 
@@ -111,8 +118,8 @@ impl Run {
         );
         assert!(delivery.epoch() >= self.epoch);
         self.epoch = delivery.epoch();
-        let (message, commit) = delivery.into_parts();
-        self.held.push(Held(commit, message));
+        self.waiting.remove(&delivery.offset());
+        self.held.push(delivery);
     }
 
     async fn consume(&mut self, count: u8) {
@@ -161,32 +168,51 @@ impl Run {
             }
             Op::Consume(count) => self.consume(count).await,
             Op::Commit(at) => {
-                if let Some(Held(commit, _)) = self.take(at) {
-                    let offset = commit.offset();
-                    self.commit(commit.commit(), offset..offset + 1).await;
+                if let Some(held) = self.take(at) {
+                    let offset = held.offset();
+                    self.commit(held.commit(), offset..offset + 1).await;
                 }
             }
             Op::CommitThrough(at) => {
-                if let Some(Held(commit, _)) = self.take(at) {
-                    let offset = commit.offset();
-                    self.commit(commit.commit_through(), 0..offset + 1).await;
+                if let Some(held) = self.take(at) {
+                    let mut done: BTreeSet<u64> = (0..=held.offset()).collect();
+                    done.retain(|offset| !self.waiting.contains(offset));
+                    self.commit(held.commit_through(), done.into_iter()).await;
                 }
             }
             Op::CommitDropped(at) => {
-                if let Some(Held(commit, _)) = self.take(at) {
-                    drop(commit.commit().now_or_never());
+                if let Some(held) = self.take(at) {
+                    drop(held.commit().now_or_never());
                 }
             }
             Op::Ack(at) => {
-                if let Some(Held(commit, _)) = self.take(at) {
-                    commit.ack();
+                if let Some(held) = self.take(at) {
+                    held.ack();
                 }
             }
             Op::Drop(at) => drop(self.take(at)),
+            Op::Retry(at, after) => {
+                if let Some(held) = self.take(at) {
+                    self.waiting.insert(held.offset());
+                    held.retry_after(Duration::from_secs(after.into()));
+                }
+            }
+            Op::Bury(at) => {
+                if let Some(held) = self.take(at) {
+                    let offset = held.offset();
+                    if soon("a move", held.dead_letter("no")).await.is_ok() {
+                        self.durable.insert(offset);
+                    }
+                }
+            }
+            Op::BuryDropped(at) => {
+                if let Some(held) = self.take(at) {
+                    let _ = poll_at_most(at % 5, held.dead_letter("no")).await;
+                }
+            }
             Op::Relay(at) => {
-                if let Some(Held(commit, mut message)) = self.take(at) {
-                    message.attach(commit);
-                    let _ = soon("a relay", self.relay.send(message)).await;
+                if let Some(held) = self.take(at) {
+                    let _ = soon("a relay", self.relay.send(held.into_message())).await;
                 }
             }
             Op::Shutdown => {
@@ -244,9 +270,9 @@ impl Run {
         assert_eq!(self.world.bodies("in").await, numbers(self.sent), "the log");
         for _ in 0..40 {
             self.consume(200).await;
-            while let Some(Held(commit, _)) = self.held.pop() {
-                let offset = commit.offset();
-                self.commit(commit.commit(), offset..offset + 1).await;
+            while let Some(held) = self.held.pop() {
+                let offset = held.offset();
+                self.commit(held.commit(), offset..offset + 1).await;
             }
             if self.world.position("in", "group").await >= self.sent {
                 break;
@@ -258,9 +284,10 @@ impl Run {
             self.sent,
             "the group"
         );
-        let relayed = self.world.bodies("out").await;
+        let mut relayed = self.world.bodies("out").await;
+        relayed.extend(self.world.bodies("in.group.dead").await);
         let once: BTreeSet<&String> = relayed.iter().collect();
-        assert_eq!(once.len(), relayed.len(), "relayed twice: {relayed:?}");
+        assert_eq!(once.len(), relayed.len(), "written twice: {relayed:?}");
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use flowstream::ErrorKind;
 use flowstream::storage::{
     Append, Appended, Claim, Group, Id, Lease, Name, Partition, PostgresOptions, PostgresStorage,
-    Ranges, RecordsBuilder, Row, Start, Storage,
+    Ranges, RecordsBuilder, Row, Start, Storage, Verdicts,
 };
 use futures::FutureExt;
 use postgres_support::proxy::{Network, Proxy};
@@ -282,7 +282,7 @@ async fn a_zombie_is_fenced_however_long_it_waits(level: &str) {
     let new = takeover(&storage, &billing).await;
     for _ in 0..1_500 {
         storage
-            .commit(&new, &Ranges::new())
+            .commit(&new, &Verdicts::default())
             .await
             .expect("a renewal");
     }
@@ -301,7 +301,7 @@ async fn a_zombie_is_fenced_however_long_it_waits(level: &str) {
         .unwrap();
     assert_eq!(states[0].as_ref().unwrap().progress.position(), 0);
     let error = storage
-        .commit(&lease, &Ranges::from(0..1))
+        .commit(&lease, &Verdicts::from(0..1))
         .await
         .unwrap_err();
     assert!(error.is_fenced());
@@ -336,7 +336,7 @@ async fn a_commit_with_an_old_snapshot_is_merged_into_the_newest() {
     sqlx::raw_sql(lock).execute(&mut leases).await.unwrap();
     let committing = tokio::spawn({
         let (slow, lease) = (slow.clone(), lease.clone());
-        async move { slow.commit(&lease, &Ranges::from(5_000..5_001)).await }
+        async move { slow.commit(&lease, &Verdicts::from(5_000..5_001)).await }
     });
     let pid = waiting(&database, 1).await[0];
     cluster().signal(pid, "STOP");
@@ -346,7 +346,7 @@ async fn a_commit_with_an_old_snapshot_is_merged_into_the_newest() {
         .unwrap();
     for at in 0..1_500 {
         storage
-            .commit(&lease, &Ranges::from(at..at + 1))
+            .commit(&lease, &Verdicts::from(at..at + 1))
             .await
             .expect("a commit");
     }
@@ -400,7 +400,7 @@ async fn what_was_acknowledged_survives_a_crash_though_the_role_says_off() {
             .expect("a relay");
     }
     storage
-        .commit(&lease, &Ranges::from(20..25))
+        .commit(&lease, &Verdicts::from(20..25))
         .await
         .expect("a commit");
     cluster.stop(Stop::Immediate);

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::Harness;
-use super::build::claim;
-use super::support::{Subject, attempts};
-use crate::storage::{Group, Progress, Start};
+use super::build::{append_with, claim, row, verdicts};
+use super::support::{Subject, assert_fenced, attempts};
+use crate::storage::{Group, Progress, Start, Verdicts};
 
 /// A group with three messages before it.
 async fn billing(subject: &Subject) -> Group {
@@ -105,15 +105,103 @@ pub(super) async fn no_attempt_is_counted_where_nothing_is_pending(harness: Arc<
     );
 }
 
+pub(super) async fn a_commit_raises_attempts(harness: Arc<dyn Harness>) {
+    let subject = Subject::new(harness);
+    let billing = billing(&subject).await;
+    let lease = subject.lease(&billing).await;
+    let before = subject.state(&billing).await.generation;
+    for (counts, expected) in [
+        ([(0, 1), (2, 3)], [1, 0, 3]),
+        // Twice is once, and less is nothing.
+        ([(0, 1), (2, 3)], [1, 0, 3]),
+        ([(1, 2), (2, 1)], [1, 2, 3]),
+        ([(0, 4), (2, 3)], [4, 2, 3]),
+    ] {
+        let progress = subject.done(&lease, verdicts(0..0, &counts)).await;
+        assert_eq!(progress, Progress::at(0), "nothing is done");
+        let state = subject.state(&billing).await;
+        let stored = [0, 1, 2].map(|at| attempts(&state, at));
+        assert_eq!(stored, expected, "after {counts:?}");
+        assert!(state.attempts.is_sorted(), "in order: {state:?}");
+    }
+    let after = subject.state(&billing).await.generation;
+    assert!(after >= before + 4, "each is a write of the owner");
+    // What dies with it counts on top of that.
+    subject.takeover(&billing).await;
+    let state = subject.state(&billing).await;
+    assert_eq!([0, 1, 2].map(|at| attempts(&state, at)), [5, 2, 3]);
+}
+
+pub(super) async fn attempts_of_what_is_done_go(harness: Arc<dyn Harness>) {
+    let subject = Subject::new(harness);
+    let billing = billing(&subject).await;
+    let lease = subject.lease(&billing).await;
+    // Of one that becomes done by the same commit, too.
+    let all = verdicts(1..2, &[(0, 1), (1, 1), (2, 1)]);
+    subject.done(&lease, all).await;
+    let state = subject.state(&billing).await;
+    assert_eq!(state.attempts, [(0, 1), (2, 1)]);
+    let out = subject.partition("out").await;
+    let relayed = append_with([row(&out, &["A"])], [(&lease, 0..1)]);
+    subject.written(&relayed).await;
+    let state = subject.state(&billing).await;
+    assert_eq!(state.attempts, [(2, 1)], "done by an append");
+    subject.done(&lease, verdicts(2..3, &[(0, 7)])).await;
+    let state = subject.state(&billing).await;
+    assert!(state.attempts.is_empty(), "all is done: {state:?}");
+}
+
+pub(super) async fn a_fenced_owner_raises_no_attempts(harness: Arc<dyn Harness>) {
+    let subject = Subject::new(harness);
+    let billing = billing(&subject).await;
+    let lost = subject.lease(&billing).await;
+    let lease = subject.takeover(&billing).await;
+    let refused = subject.commit(&lost, &verdicts(0..0, &[(1, 9)])).await;
+    assert_fenced(&refused, "the count of a former owner");
+    let state = subject.state(&billing).await;
+    assert_eq!([0, 1, 2].map(|at| attempts(&state, at)), [1, 0, 0]);
+    // And a release takes none back.
+    subject.done(&lease, verdicts(0..0, &[(1, 2)])).await;
+    subject.released(&lease).await;
+    let lease = subject.lease(&billing).await;
+    let renewed = subject.done(&lease, Verdicts::default()).await;
+    assert_eq!(renewed, Progress::at(0));
+    let state = subject.state(&billing).await;
+    assert_eq!([0, 1, 2].map(|at| attempts(&state, at)), [1, 2, 0]);
+}
+
+pub(super) async fn the_first_thousand_attempts_are_kept(harness: Arc<dyn Harness>) {
+    const MANY: u64 = 1_500;
+    let subject = Subject::new(harness);
+    let orders = subject.partition("orders").await;
+    subject.write(&orders, &["x"; MANY as usize]).await;
+    let billing = subject.group(&orders, "billing").await;
+    let lease = subject.lease(&billing).await;
+    // From behind, so that those in front are not the oldest.
+    for part in (0..MANY / 100).rev() {
+        let start = part * 100;
+        let counts: Vec<(u64, u32)> = (start..start + 100).map(|at| (at, 2)).collect();
+        subject.done(&lease, verdicts(0..0, &counts)).await;
+    }
+    subject.takeover(&billing).await;
+    let state = subject.state(&billing).await;
+    assert_eq!(attempts(&state, 0), 3);
+    let kept = (1..1_000).filter(|at| attempts(&state, *at) == 2).count();
+    assert_eq!(kept, 999, "the first thousand are kept");
+}
+
 pub(super) async fn attempts_outlive_a_restart(harness: Arc<dyn Harness>) {
     let mut subject = Subject::new(harness);
     let billing = billing(&subject).await;
     subject.lease(&billing).await;
-    subject.takeover(&billing).await;
+    let lease = subject.takeover(&billing).await;
+    subject.done(&lease, verdicts(0..0, &[(1, 6)])).await;
     if !subject.reopen().await {
         return;
     }
-    assert_eq!(attempts(&subject.state(&billing).await, 0), 1);
+    let state = subject.state(&billing).await;
+    assert_eq!(state.attempts, [(0, 1), (1, 6)]);
     subject.takeover(&billing).await;
-    assert_eq!(attempts(&subject.state(&billing).await, 0), 2);
+    let state = subject.state(&billing).await;
+    assert_eq!(state.attempts, [(0, 2), (1, 6)]);
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::message::Message;
 use crate::storage::{
     Append, Claim, Group, Id, Lease, Name, Partition, Ranges, Read, Records, RecordsBuilder, Row,
+    Verdicts,
 };
 
 pub(super) fn name(name: &str) -> Name {
@@ -53,6 +54,13 @@ pub(super) fn read(partition: &Partition, from: u64, max_bytes: usize) -> Read {
         from,
         max_bytes,
         group: None,
+    }
+}
+
+pub(super) fn verdicts(done: Range<u64>, attempts: &[(u64, u32)]) -> Verdicts {
+    Verdicts {
+        done: done.into(),
+        attempts: attempts.to_vec(),
     }
 }
 

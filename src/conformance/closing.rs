@@ -6,7 +6,7 @@ use super::Harness;
 use super::build::{append, claim, read, row};
 use super::support::{Subject, assert_kind, poll_once};
 use crate::error::ErrorKind::Closed;
-use crate::storage::{Ranges, Start};
+use crate::storage::{Start, Verdicts};
 
 pub(super) async fn a_closed_storage_says_so(harness: Arc<dyn Harness>) {
     let subject = Subject::new(harness);
@@ -30,7 +30,7 @@ pub(super) async fn a_closed_storage_says_so(harness: Arc<dyn Harness>) {
     assert_kind(&subject.observe(groups).await, Closed, "observe");
     let claimed = subject.claim(claim(&billing, None)).await;
     assert_kind(&claimed, Closed, "claim");
-    let committed = subject.commit(&lease, &Ranges::from(0..1)).await;
+    let committed = subject.commit(&lease, &Verdicts::from(0..1)).await;
     assert_kind(&committed, Closed, "commit");
     assert_kind(&subject.release(&lease).await, Closed, "release");
     assert_kind(&subject.trim(&orders, 1).await, Closed, "trim");

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use super::Harness;
 use super::build::{append_with, claim, row};
 use super::support::Subject;
-use crate::storage::{Appended, Lease, Progress, Ranges};
+use crate::storage::{Appended, Lease, Progress, Verdicts};
 
 const TASKS: u64 = 8;
 const ROUNDS: u64 = 20;
@@ -143,7 +143,7 @@ pub(super) async fn a_takeover_and_commits_exclude_each_other(harness: Arc<dyn H
             taken_at - before,
             "output and position are written together"
         );
-        let renewed = subject.commit(&old, &Ranges::new()).await;
+        let renewed = subject.commit(&old, &Verdicts::default()).await;
         assert!(renewed.is_err_and(|error| error.is_fenced()));
     }
 }

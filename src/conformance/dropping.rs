@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Harness;
 use super::build::{append, append_with, claim, name, row};
 use super::support::{Subject, poll_once};
-use crate::storage::{Appended, Group, Lease, Partition, Progress, Ranges, Start};
+use crate::storage::{Appended, Group, Lease, Partition, Progress, Start, Verdicts};
 
 pub(super) async fn a_dropped_append_is_written_all_the_same(harness: Arc<dyn Harness>) {
     let subject = Subject::new(harness);
@@ -38,7 +38,7 @@ pub(super) async fn a_dropped_write_of_an_owner_is_written_all_the_same(harness:
         })
         .await;
     let lease = subject.claimed(claim).await;
-    poll_once(subject.commit(&lease, &Ranges::from(1..2)));
+    poll_once(subject.commit(&lease, &Verdicts::from(1..2)));
     subject
         .eventually("a dropped commit is written", || async {
             subject.state(&billing).await.progress.is_done(1)
@@ -54,7 +54,7 @@ pub(super) async fn a_dropped_write_of_an_owner_is_written_all_the_same(harness:
     let state = subject.state(&billing).await;
     assert_eq!(state.progress, Progress::at(2), "its commit came with it");
     let before = state.generation;
-    poll_once(subject.commit(&lease, &Ranges::new()));
+    poll_once(subject.commit(&lease, &Verdicts::default()));
     subject
         .eventually("a dropped renewal is written", || async {
             subject.state(&billing).await.generation > before
@@ -154,7 +154,7 @@ pub(super) async fn dropped_calls_leave_no_gap(harness: Arc<dyn Harness>) {
         })
         .await;
     for at in 0..2 * appends {
-        poll_once(subject.commit(&lease, &Ranges::from(at..at + 1)));
+        poll_once(subject.commit(&lease, &Verdicts::from(at..at + 1)));
     }
     subject
         .eventually("all dropped commits are written", || async {

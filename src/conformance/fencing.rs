@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Harness;
 use super::build::{append_with, row};
 use super::support::{Subject, assert_fenced};
-use crate::storage::{Appended, Id, Lease, Progress, Ranges};
+use crate::storage::{Appended, Id, Lease, Progress, Verdicts};
 
 /// A group with four messages before it, and the lease of it.
 async fn owned(subject: &Subject, stream: &str) -> Lease {
@@ -22,11 +22,11 @@ pub(super) async fn a_fenced_owner_commits_nothing(harness: Arc<dyn Harness>) {
     subject.done(&lost, 0..1).await;
     let now = subject.takeover(&lost.group).await;
     let before = subject.state(&lost.group).await;
-    let committed = subject.commit(&lost, &Ranges::from(1..3)).await;
+    let committed = subject.commit(&lost, &Verdicts::from(1..3)).await;
     assert_fenced(&committed, "a commit of a former owner");
-    let again = subject.commit(&lost, &Ranges::from(0..1)).await;
+    let again = subject.commit(&lost, &Verdicts::from(0..1)).await;
     assert_fenced(&again, "a commit of what was done already");
-    let renewed = subject.commit(&lost, &Ranges::new()).await;
+    let renewed = subject.commit(&lost, &Verdicts::default()).await;
     assert_fenced(&renewed, "a renewal of a former owner");
     assert_eq!(
         subject.state(&lost.group).await,
@@ -129,7 +129,7 @@ pub(super) async fn owner_and_epoch_have_to_fit(harness: Arc<dyn Harness>) {
         ..lease.clone()
     };
     for wrong in [impostor, early, late] {
-        let committed = subject.commit(&wrong, &Ranges::from(0..1)).await;
+        let committed = subject.commit(&wrong, &Verdicts::from(0..1)).await;
         assert_fenced(&committed, "a commit that names another owner or epoch");
         let relayed = append_with([row(&out, &["A"])], [(&wrong, 0..1)]);
         let appended = subject.append(relayed).await.expect("an answer");
@@ -144,9 +144,9 @@ pub(super) async fn a_released_lease_is_fenced(harness: Arc<dyn Harness>) {
     let lease = owned(&subject, "orders").await;
     let out = subject.partition("out").await;
     subject.released(&lease).await;
-    let committed = subject.commit(&lease, &Ranges::from(0..1)).await;
+    let committed = subject.commit(&lease, &Verdicts::from(0..1)).await;
     assert_fenced(&committed, "a commit after the release");
-    let renewed = subject.commit(&lease, &Ranges::new()).await;
+    let renewed = subject.commit(&lease, &Verdicts::default()).await;
     assert_fenced(&renewed, "a renewal after the release");
     let relayed = append_with([row(&out, &["A"])], [(&lease, 0..1)]);
     let appended = subject.append(relayed).await.expect("an answer");
@@ -174,7 +174,7 @@ pub(super) async fn a_fence_outlives_a_restart(harness: Arc<dyn Harness>) {
     if !subject.reopen().await {
         return;
     }
-    let committed = subject.commit(&lost, &Ranges::from(0..1)).await;
+    let committed = subject.commit(&lost, &Verdicts::from(0..1)).await;
     assert_fenced(&committed, "a commit of a former owner");
     let state = subject.state(&lost.group).await;
     assert_eq!(state.owner, Some(now.owner), "a lease outlives a restart");

@@ -100,8 +100,8 @@ mod support;
 mod trim;
 
 use flow::{
-    abandoned, commits, consuming, cut_off, handover, holding, holes, lost, operating, producing,
-    relay, restarts, routing, storm, torn, waking,
+    abandoned, commits, consuming, cut_off, dead_letters, handover, holding, holes, lost,
+    operating, producing, relay, restarts, retries, routing, storm, torn, waking,
 };
 
 /// One storage under test. It is empty at the start, and no other check uses it.
@@ -265,6 +265,10 @@ macro_rules! __conformance {
             attempts::an_attempt_counts_for_the_first_message_not_done,
             attempts::a_clean_handover_counts_no_attempt,
             attempts::no_attempt_is_counted_where_nothing_is_pending,
+            attempts::a_commit_raises_attempts,
+            attempts::attempts_of_what_is_done_go,
+            attempts::a_fenced_owner_raises_no_attempts,
+            attempts::the_first_thousand_attempts_are_kept,
             attempts::attempts_outlive_a_restart,
 
             operators::all_groups_are_listed,
@@ -364,6 +368,20 @@ macro_rules! __conformance {
             holes::a_message_that_comes_again_says_so,
             holes::holes_stop_no_group,
             holes::a_pause_ends_with_its_lease,
+
+            retries::a_retried_message_comes_again_and_says_so,
+            retries::what_is_retried_stops_no_other,
+            retries::a_commit_through_spares_what_is_retried,
+            retries::what_is_retried_comes_to_the_next_owner,
+            retries::attempts_survive_a_takeover,
+            retries::one_that_waits_for_a_retry_keeps_its_lease,
+            retries::many_retries_pause_the_consumer,
+
+            dead_letters::a_dead_letter_tells_where_it_comes_from,
+            dead_letters::a_message_without_a_time_keeps_that_of_its_append,
+            dead_letters::a_message_is_moved_after_its_last_attempt,
+            dead_letters::one_that_kills_its_owners_is_moved,
+            dead_letters::a_fenced_owner_moves_nothing,
 
             holding::an_idle_group_writes_nothing,
             holding::a_lease_is_renewed_for_what_is_held,

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::storage::{
     Append, Appended, Claim, Group, GroupState, Id, Lease, Partition, Progress, Ranges, Row,
+    Verdicts,
 };
 
 #[derive(Default)]
@@ -215,11 +216,15 @@ impl Model {
     }
 
     /// Whether the commit is accepted.
-    pub(super) fn commit(&mut self, lease: &Lease, done: &Ranges) -> bool {
+    pub(super) fn commit(&mut self, lease: &Lease, verdicts: &Verdicts) -> bool {
         let member = self.member(&lease.group);
         let holds = member.holds(lease);
         if holds {
-            member.write(done);
+            member.write(&verdicts.done);
+            for (at, count) in &verdicts.attempts {
+                let stored = member.attempts.entry(*at).or_default();
+                *stored = (*stored).max(*count);
+            }
         }
         holds
     }

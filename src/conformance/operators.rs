@@ -6,7 +6,7 @@ use super::Harness;
 use super::build::{append_with, name, row};
 use super::support::{Subject, assert_fenced, assert_kind};
 use crate::error::ErrorKind;
-use crate::storage::{Group, GroupState, Progress, Ranges, Reset, Start, Storage};
+use crate::storage::{Group, GroupState, Progress, Reset, Start, Storage, Verdicts};
 
 fn reset(group: &Group, to: Option<Start>, is_forced: bool) -> Reset {
     Reset {
@@ -71,7 +71,7 @@ pub(super) async fn a_reset_moves_the_position_in_a_new_epoch(harness: Arc<dyn H
         assert!(after.attempts.is_empty(), "nothing was begun there");
         assert!(after.epoch > before.epoch && after.generation > before.generation);
 
-        let late = subject.commit(&lease, &Ranges::from(0..2)).await;
+        let late = subject.commit(&lease, &Verdicts::from(0..2)).await;
         assert_fenced(&late, "the commit of the former owner");
         let out = subject.partition("out").await;
         let relayed = append_with([row(&out, &["A"])], [(&lease, 0..1)]);
@@ -121,7 +121,7 @@ pub(super) async fn a_lease_that_was_taken_away_is_free(harness: Arc<dyn Harness
     let after = subject.forced(&billing, None).await;
     assert_eq!(after.owner, None);
     assert_eq!(after.progress, before.progress, "its progress stays");
-    let renewed = subject.commit(&lease, &Ranges::new()).await;
+    let renewed = subject.commit(&lease, &Verdicts::default()).await;
     assert_fenced(&renewed, "the renewal of the former owner");
     let next = subject.lease(&billing).await;
     assert!(next.epoch > lease.epoch);

@@ -13,8 +13,8 @@ use super::build::{append, claim, name, read, row};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{ErrorKind, Result};
 use crate::storage::{
-    Append, Appended, Claim, Fetched, Group, GroupState, Lease, Partition, Progress, Ranges, Start,
-    Storage,
+    Append, Appended, Claim, Fetched, Group, GroupState, Lease, Partition, Progress, Start,
+    Storage, Verdicts,
 };
 
 /// The storage under test, with the calls that most checks make. A call through it has to succeed.
@@ -207,8 +207,8 @@ impl Subject {
     }
 
     /// A commit of an owner that is not fenced.
-    pub(super) async fn done(&self, lease: &Lease, offsets: impl Into<Ranges>) -> Progress {
-        let progress = self.commit(lease, &offsets.into()).await;
+    pub(super) async fn done(&self, lease: &Lease, verdicts: impl Into<Verdicts>) -> Progress {
+        let progress = self.commit(lease, &verdicts.into()).await;
         progress.unwrap_or_else(|error| panic!("the owner of {} commits: {error}", lease.group))
     }
 

@@ -3,9 +3,13 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
+use super::retries::Retries;
+use super::warnings::{Warning, Warnings};
 use crate::error::{Error, Result};
 use crate::ranges::{Progress, Ranges};
+use crate::storage::Verdicts;
 
 /// Verdicts, and what of them is not written yet.
 #[derive(Debug)]
@@ -18,6 +22,10 @@ pub(super) struct Acks {
     writing: bool,
     /// Let go of without a verdict.
     dropped: Ranges,
+    /// How many ever were.
+    times_dropped: u64,
+    retries: Retries,
+    warnings: Warnings,
     /// Handles that are gone, whatever became of them.
     finished: u64,
     /// Those who wait for the next write.
@@ -25,12 +33,15 @@ pub(super) struct Acks {
 }
 
 impl Acks {
-    pub(super) fn new(progress: Progress) -> Self {
+    pub(super) fn new(progress: Progress, attempts: &[(u64, u32)]) -> Self {
         Self {
             progress,
             pending: Ranges::new(),
             writing: false,
             dropped: Ranges::new(),
+            times_dropped: 0,
+            retries: Retries::new(attempts),
+            warnings: Warnings::default(),
             finished: 0,
             round: None,
         }
@@ -40,12 +51,20 @@ impl Acks {
         &self.progress
     }
 
+    pub(super) fn retries(&self) -> &Retries {
+        &self.retries
+    }
+
+    pub(super) fn retries_mut(&mut self) -> &mut Retries {
+        &mut self.retries
+    }
+
     pub(super) fn finished(&self) -> u64 {
         self.finished
     }
 
     pub(super) fn has_pending(&self) -> bool {
-        !self.pending.is_empty()
+        !self.pending.is_empty() || self.retries.has_raised()
     }
 
     /// Whether the storage does not know yet of all that is done.
@@ -75,11 +94,37 @@ impl Acks {
         self.written(offsets);
     }
 
+    /// A verdict on all before this offset, but for what is scheduled to come again.
+    pub(super) fn done_through(&mut self, end: u64) {
+        let scheduled = self.retries.scheduled().range(..end);
+        let spared: Ranges = scheduled.map(|at| *at..*at + 1).collect();
+        spared
+            .gaps(0..end)
+            .into_iter()
+            .for_each(|gap| self.done(gap));
+    }
+
+    /// To come again at this time. Whether it is: one that is done is not.
+    pub(super) fn retry(&mut self, offset: u64, due: Duration) -> bool {
+        let is_left = !self.progress.is_done(offset);
+        if is_left {
+            self.retries.schedule(offset, due);
+        }
+        is_left
+    }
+
+    /// One that comes again is handed out, unless it is done.
+    pub(super) fn hand_out_again(&mut self, offset: u64) -> bool {
+        self.retries.hand_out(offset);
+        !self.progress.is_done(offset)
+    }
+
     /// A verdict that is durable already.
     pub(super) fn written(&mut self, offsets: Range<u64>) {
         if !self.dropped.is_empty() {
             self.dropped.remove(offsets.clone());
         }
+        self.retries.done(offsets.clone());
         self.progress.insert(offsets);
     }
 
@@ -95,6 +140,7 @@ impl Acks {
     pub(super) fn dropped(&mut self, offset: u64) {
         if !self.progress.is_done(offset) {
             self.dropped.insert(offset..offset + 1);
+            self.times_dropped += 1;
         }
     }
 
@@ -114,6 +160,20 @@ impl Acks {
         }
     }
 
+    /// What there is to say after a change.
+    pub(super) fn warning(&mut self, has_hole: bool) -> Option<Warning> {
+        let ranges = self.progress.acked().len();
+        let retries = self.retries.scheduled().len();
+        let forgotten = has_hole.then(|| self.forgotten()).flatten();
+        self.warnings.look(ranges, retries, forgotten)
+    }
+
+    /// The first message that was dropped and is not done, and how many were dropped ever.
+    fn forgotten(&self) -> Option<(u64, u64)> {
+        let first = self.dropped.iter().next()?;
+        Some((first.start, self.times_dropped))
+    }
+
     /// Takes the messages that hold the position up, to be delivered again.
     pub(super) fn take_holes(&mut self) -> Ranges {
         let Some(last) = self.progress.acked().iter().next_back() else {
@@ -124,13 +184,20 @@ impl Acks {
         for hole in holes.iter() {
             self.dropped.remove(hole);
         }
+        for offset in holes.iter().flatten() {
+            self.retries.begin_again(offset);
+        }
         holes
     }
 
     /// What to write now, and who waits for it.
-    pub(super) fn take(&mut self) -> (Ranges, Option<Arc<Round>>) {
+    pub(super) fn take(&mut self) -> (Verdicts, Option<Arc<Round>>) {
         self.writing = self.has_pending();
-        (std::mem::take(&mut self.pending), self.round.take())
+        let verdicts = Verdicts {
+            done: std::mem::take(&mut self.pending),
+            attempts: self.retries.take_raised(),
+        };
+        (verdicts, self.round.take())
     }
 
     /// The write of what was taken has succeeded.
@@ -139,9 +206,10 @@ impl Acks {
     }
 
     /// A write failed: what was in it goes with the next.
-    pub(super) fn put_back(&mut self, done: &Ranges) {
+    pub(super) fn put_back(&mut self, verdicts: &Verdicts) {
         self.writing = false;
-        self.pending.union(done);
+        self.pending.union(&verdicts.done);
+        self.retries.put_back(&verdicts.attempts);
     }
 
     /// The write that what is pending now will be part of.
@@ -202,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_hole_is_a_dropped_message_with_done_ones_beyond() {
-        let mut acks = Acks::new(Progress::at(10));
+        let mut acks = Acks::new(Progress::at(10), &[]);
         acks.dropped(11);
         assert!(!acks.has_hole());
         acks.done(10..11);
@@ -222,31 +290,61 @@ mod tests {
 
     #[test]
     fn only_what_was_not_done_is_written() {
-        let mut acks = Acks::new(Progress::at(3));
+        let mut acks = Acks::new(Progress::at(3), &[]);
         acks.done(0..2);
         assert!(!acks.is_ahead());
         acks.done(0..5);
-        assert_eq!(acks.take().0, Ranges::from(3..5));
+        assert_eq!(acks.take().0, Verdicts::from(3..5));
         assert!(acks.is_ahead());
         acks.wrote();
         assert!(!acks.is_ahead());
         acks.done(8..9);
         acks.done(8..9);
         acks.done(6..10);
-        assert_eq!(acks.take().0, Ranges::from(6..10));
+        assert_eq!(acks.take().0, Verdicts::from(6..10));
         acks.done(8..9);
-        assert!(acks.take().0.is_empty());
+        assert_eq!(acks.take().0, Verdicts::default());
     }
 
     #[test]
     fn what_failed_goes_with_the_next_write() {
-        let mut acks = Acks::new(Progress::at(0));
+        let mut acks = Acks::new(Progress::at(0), &[]);
         acks.done(0..1);
         let (first, nobody) = acks.take();
         assert!(nobody.is_none());
         acks.done(1..2);
         acks.put_back(&first);
-        assert_eq!(acks.take().0, Ranges::from(0..2));
+        assert_eq!(acks.take().0, Verdicts::from(0..2));
         assert!(!acks.has_pending());
+    }
+
+    #[test]
+    fn what_is_scheduled_is_spared_until_it_is_handed_out() {
+        let mut acks = Acks::new(Progress::at(0), &[(2, 4)]);
+        assert!(acks.retry(2, Duration::ZERO));
+        acks.done_through(5);
+        let mut verdicts: Ranges = Ranges::from(0..2);
+        verdicts.insert(3..5);
+        let attempts = vec![(2, 5)];
+        let done = verdicts;
+        assert_eq!(acks.take().0, Verdicts { done, attempts });
+        assert_eq!(acks.progress().position(), 2);
+        assert!(!acks.has_hole(), "nobody forgot it");
+        assert!(acks.hand_out_again(2));
+        acks.done_through(5);
+        assert_eq!(acks.progress(), &Progress::at(5));
+        assert!(!acks.hand_out_again(2) && !acks.retry(2, Duration::ZERO));
+        assert_eq!(acks.take().0, Verdicts::from(2..3));
+    }
+
+    #[test]
+    fn a_hole_that_comes_again_is_counted() {
+        let mut acks = Acks::new(Progress::at(0), &[]);
+        acks.dropped(0);
+        acks.done(1..2);
+        assert_eq!(acks.forgotten(), Some((0, 1)));
+        assert_eq!(acks.take_holes(), Ranges::from(0..1));
+        assert_eq!(acks.retries().begun(0..9), [(0, 1)]);
+        assert_eq!(acks.take().0.attempts, [(0, 1)]);
     }
 }

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use super::Consumer;
 use super::control::{Control, Shared};
 use super::lane::{Lane, Settings};
+use crate::dead_letter;
 use crate::error::{Error, Result};
 use crate::flow::Flowstream;
 use crate::name::Name;
@@ -38,6 +39,7 @@ pub struct ConsumerBuilder {
     group: String,
     start: Start,
     settings: Settings,
+    dead_letters: Option<String>,
     shutdown: Option<BoxFuture<'static, ()>>,
 }
 
@@ -49,6 +51,7 @@ impl ConsumerBuilder {
             group,
             start: Start::default(),
             settings: Settings::default(),
+            dead_letters: None,
             shutdown: None,
         }
     }
@@ -94,6 +97,26 @@ impl ConsumerBuilder {
         self
     }
 
+    /// Where messages go that cannot be done ([`Delivery::dead_letter`](crate::Delivery::dead_letter)):
+    /// `<stream>.<group>.dead` by default. Keys stay, so it may have several partitions, if it is
+    /// made before.
+    pub fn dead_letters(mut self, stream: impl Into<String>) -> Self {
+        self.dead_letters = Some(stream.into());
+        self
+    }
+
+    /// How often a message is delivered at most: one that would come once more is moved to the
+    /// [dead letters](Self::dead_letters) instead, in one transaction with its commit, and a warning
+    /// is traced. Not limited by default.
+    ///
+    /// Counted are deliveries that ended in [`retry_after`](crate::Commit::retry_after), or that
+    /// were dropped and came again; and, for the first message that is left, owners that died: so
+    /// one that kills its process is moved away, too.
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.settings.max_attempts = Some(attempts);
+        self
+    }
+
     /// Shuts the consumer down once this future resolves, with whatever, as [`Control::shutdown`]
     /// does. `tokio::signal::ctrl_c()` is one.
     pub fn shutdown_on<F>(mut self, signal: F) -> Self
@@ -117,6 +140,7 @@ impl IntoFuture for ConsumerBuilder {
                 group,
                 start,
                 settings,
+                dead_letters,
                 shutdown,
             } = self;
             if settings.lease < Duration::from_millis(10) {
@@ -126,6 +150,7 @@ impl IntoFuture for ConsumerBuilder {
                 )));
             }
             let (stream, name) = (Name::new(stream)?, Name::new(group)?);
+            let dead_letters = dead_letter_stream(&stream, &name, &settings, dead_letters)?;
             let partitions = flow.open_stream(&stream).await?;
             let mut groups = Vec::new();
             for index in 0..partitions {
@@ -146,7 +171,8 @@ impl IntoFuture for ConsumerBuilder {
             };
             for (index, group) in groups.into_iter().enumerate() {
                 let (flow, shared) = (flow.clone(), shared.clone());
-                let lane = Lane::new(flow, shared, sender.clone(), settings, index, group);
+                let (events, dead_letters) = (sender.clone(), dead_letters.clone());
+                let lane = Lane::new(flow, shared, events, settings, dead_letters, index, group);
                 tokio::spawn(lane.run());
             }
             if let Some(signal) = shutdown {
@@ -161,6 +187,36 @@ impl IntoFuture for ConsumerBuilder {
             })
         })
     }
+}
+
+fn dead_letter_stream(
+    stream: &Name,
+    group: &Name,
+    settings: &Settings,
+    wanted: Option<String>,
+) -> Result<Option<Name>> {
+    if settings.max_attempts == Some(0) {
+        return Err(Error::invalid(format!(
+            "group {group} of {stream}: max_attempts(0) would deliver nothing: give it 1 or more"
+        )));
+    }
+    let dead_letters = match wanted {
+        Some(name) => Some(Name::new(name)?),
+        None => dead_letter::default_stream(stream, group),
+    };
+    if dead_letters.as_ref() == Some(stream) {
+        return Err(Error::invalid(format!(
+            "group {group} of {stream}: its dead letters cannot go back to the same stream"
+        )));
+    }
+    if dead_letters.is_none() && settings.max_attempts.is_some() {
+        return Err(Error::invalid(format!(
+            "group {group} of {stream}: the name of its dead-letter stream would be over {} bytes; \
+             say another one with dead_letters",
+            Name::MAX_BYTES
+        )));
+    }
+    Ok(dead_letters)
 }
 
 async fn shut_down_on(signal: BoxFuture<'static, ()>, control: Control) {

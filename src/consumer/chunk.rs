@@ -69,9 +69,17 @@ impl Chunk {
         &self.session
     }
 
-    /// Takes the next message out.
+    /// Takes the next message out, to be handed out.
     #[inline]
     pub(super) fn next(&mut self) -> Option<Delivery> {
+        let delivery = self.take()?;
+        self.session.hand_out();
+        Some(delivery)
+    }
+
+    /// Takes the next message out. Whoever does counts its handle.
+    #[inline]
+    pub(super) fn take(&mut self) -> Option<Delivery> {
         let run = self.runs.front_mut()?;
         let offset = run.offsets.start;
         let index = (offset - run.batch.base_offset) as u32;
@@ -81,7 +89,6 @@ impl Chunk {
         if run.offsets.is_empty() {
             self.runs.pop_front();
         }
-        self.session.hand_out();
         let attempt = 1 + self.begun(offset);
         let session = self.session.clone();
         Some(Delivery::new(

@@ -177,6 +177,12 @@ impl Shared {
         self.idle_polls.send_modify(|polls| *polls += 1);
     }
 
+    /// Whether the last poll of the consumer found nothing, and nobody has woken it since.
+    pub(super) fn is_asleep(&self) -> bool {
+        let slot = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.is_some()
+    }
+
     /// Wakes the consumer.
     pub(super) fn wake(&self) {
         let waker = self

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::chunk::{Chunk, Event};
+use super::end::End;
 use super::lane::{Lane, PAUSE};
-use super::session::{End, Session};
+use super::session::Session;
 use crate::clock::sleep;
 use crate::error::{Error, ErrorKind};
 use crate::storage::Read;
@@ -74,7 +75,9 @@ pub(super) async fn fetch(lane: &mut Lane, session: &Arc<Session>) {
         let progress = session.progress();
         let wanted = from.max(progress.position())..end;
         from = from.max(end);
-        let chunk = Chunk::new(session.clone(), fetched.batches, wanted, progress.acked());
+        let mut done = session.exhaust(wanted.clone());
+        done.union(progress.acked());
+        let chunk = Chunk::new(session.clone(), fetched.batches, wanted, &done);
         if !chunk.is_empty() {
             room.send(Event::Messages(chunk));
         }

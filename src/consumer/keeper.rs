@@ -10,8 +10,9 @@ use std::time::Duration;
 use futures_core::future::BoxFuture;
 
 use super::acks::Round;
+use super::end::End;
 use super::lane::{PAUSE, Settings};
-use super::session::{End, Session};
+use super::session::Session;
 use crate::clock::Clock;
 use crate::error::{ErrorKind, Result};
 use crate::flow::Flowstream;
@@ -98,14 +99,14 @@ impl Keeper {
 
     /// One write: all commits that wait, or a renewal. `None` if it failed.
     async fn write(&self) -> Option<()> {
-        let (done, round) = self.session.take_pending();
+        let (verdicts, round) = self.session.take_pending();
         let waiting = Waiting {
             round,
             session: &self.session,
         };
         let began = self.clock.now();
         let (storage, lease) = (self.flow.storage(), self.session.lease());
-        let written = self.flow.retry(|| storage.commit(lease, &done)).await;
+        let written = self.flow.retry(|| storage.commit(lease, &verdicts)).await;
         let result = match written {
             Ok(_) => {
                 self.session.wrote_pending(began);
@@ -118,7 +119,7 @@ impl Keeper {
                     _ => {
                         let group = &lease.group;
                         tracing::warn!(%error, %group, "a commit failed; it goes with the next");
-                        self.session.put_back(&done);
+                        self.session.put_back(&verdicts);
                     }
                 }
                 match self.session.ended() {
@@ -166,7 +167,10 @@ impl Keeper {
         let (seen, at) = self.activity;
         let until = at.saturating_add(self.settings.max_processing);
         // A drain has a bound of its own.
-        self.session.activity() == seen && self.clock.now() > until && !self.session.is_draining()
+        self.session.activity() == seen
+            && self.clock.now() > until
+            && !self.session.is_draining()
+            && !self.session.only_waits()
     }
 
     /// Looks at the lease: whether to renew it now. Ends the session if it cannot be trusted.
@@ -182,7 +186,7 @@ impl Keeper {
             return false;
         }
         let activity = self.session.activity();
-        if activity != self.activity.0 {
+        if activity != self.activity.0 || self.session.only_waits() {
             self.activity = (activity, now);
         }
         !stuck

@@ -20,13 +20,15 @@ use tokio::sync::mpsc;
 
 use super::chunk::Event;
 use super::control::{Shared, Status};
+use super::end::End;
 use super::fetch::fetch;
 use super::keeper;
 use super::mend::Mender;
-use super::session::{End, Session};
+use super::session::Session;
 use crate::clock::sleep;
 use crate::error::{Error, ErrorKind};
 use crate::flow::Flowstream;
+use crate::name::Name;
 use crate::storage::{Group, GroupState, Id, Lease};
 use crate::watch::Subscription;
 
@@ -37,6 +39,7 @@ pub(super) struct Settings {
     pub(super) max_processing: Duration,
     pub(super) drain: Duration,
     pub(super) redeliver_after: Duration,
+    pub(super) max_attempts: Option<u32>,
     pub(super) prefetch: usize,
     /// The share of the prefetch that one read gets.
     pub(super) fetch_bytes: usize,
@@ -49,15 +52,12 @@ impl Default for Settings {
             max_processing: Duration::from_secs(300),
             drain: Duration::from_secs(10),
             redeliver_after: Duration::from_secs(5),
+            max_attempts: None,
             prefetch: 2 << 20,
             fetch_bytes: 1 << 20,
         }
     }
 }
-
-/// A group keeps at most so many acked ranges beyond its position; then nothing new is handed out
-/// until the holes are filled.
-const MAX_ACKED_RANGES: usize = 1000;
 
 /// Between an error that was reported and the next attempt.
 pub(super) const PAUSE: Duration = Duration::from_millis(100);
@@ -67,6 +67,7 @@ pub(super) struct Lane {
     pub(super) shared: Arc<Shared>,
     pub(super) events: mpsc::Sender<Event>,
     pub(super) settings: Settings,
+    pub(super) dead_letters: Option<Name>,
     index: usize,
     pub(super) group: Group,
     watch: Subscription,
@@ -86,6 +87,7 @@ impl Lane {
         shared: Arc<Shared>,
         events: mpsc::Sender<Event>,
         settings: Settings,
+        dead_letters: Option<Name>,
         index: usize,
         group: Group,
     ) -> Self {
@@ -99,6 +101,7 @@ impl Lane {
             shared,
             events,
             settings,
+            dead_letters,
             index,
             group,
         }
@@ -168,15 +171,7 @@ impl Lane {
 
     pub(super) fn session(&self, owner: Id, state: &GroupState, began: Duration) -> Arc<Session> {
         let lease = self.lease(owner, state.epoch);
-        let (storage, shared) = (self.flow.storage().clone(), self.shared.clone());
-        Arc::new(Session::new(
-            lease,
-            storage,
-            shared,
-            state,
-            began,
-            MAX_ACKED_RANGES,
-        ))
+        Arc::new(Session::new(self, lease, state, began))
     }
 
     /// Consumes under a lease until that ends.

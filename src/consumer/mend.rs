@@ -1,4 +1,5 @@
-//! Delivers messages again that were dropped without a verdict and hold the position up.
+//! Delivers messages again: those that are to be retried, and those that were dropped without a
+//! verdict and hold the position up. Moves those away that were begun too often.
 
 use std::sync::Arc;
 
@@ -7,8 +8,11 @@ use super::control::Shared;
 use super::lane::{Lane, PAUSE, Settings};
 use super::session::Session;
 use crate::clock::sleep;
-use crate::error::Result;
+use crate::dead_letter;
+use crate::error::{ErrorKind, Result};
 use crate::flow::Flowstream;
+use crate::message::{Batch, Message};
+use crate::name::Name;
 use crate::ranges::Ranges;
 use crate::storage::{Group, Read};
 
@@ -33,6 +37,10 @@ impl Mender {
 
     /// Never ends by itself.
     pub(super) async fn run(self) {
+        tokio::join!(self.mend_holes(), self.retry(), self.move_away());
+    }
+
+    async fn mend_holes(&self) {
         let clock = self.flow.clock().clone();
         loop {
             self.session.hole().await;
@@ -41,8 +49,7 @@ impl Mender {
             self.patiently(|| self.learn()).await;
             let holes = self.session.take_holes();
             tracing::debug!(group = %self.group, ?holes, "delivering again");
-            self.session.begin_again(holes.iter().flatten());
-            self.deliver(&holes).await;
+            self.deliver(holes).await;
         }
     }
 
@@ -58,11 +65,92 @@ impl Mender {
         Ok(())
     }
 
-    /// Reads the batches that have holes in them, each once.
-    async fn deliver(&self, holes: &Ranges) {
+    async fn retry(&self) {
+        loop {
+            let retries = self.session.retries().await;
+            tracing::debug!(group = %self.group, ?retries, "delivering again");
+            self.deliver(retries).await;
+        }
+    }
+
+    /// Hands messages out again, but for those that were begun too often.
+    async fn deliver(&self, mut offsets: Ranges) {
+        for range in offsets.clone().iter() {
+            for exhausted in self.session.exhaust(range).iter() {
+                offsets.remove(exhausted);
+            }
+        }
         let mut read_to = 0;
-        while let Some(hole) = holes.iter().find(|hole| hole.end > read_to) {
-            let from = hole.start.max(read_to);
+        while let Some(chunk) = self.read(&offsets, &mut read_to).await {
+            if !chunk.is_empty() {
+                self.shared.deliver_again(chunk).await;
+            }
+        }
+    }
+
+    async fn move_away(&self) {
+        loop {
+            let offsets = self.session.exhausted().await;
+            let Some(to) = self.session.dead_letters() else {
+                // The builder refuses a limit without a place to go.
+                return std::future::pending().await;
+            };
+            let mut read_to = 0;
+            while let Some(mut chunk) = self.read(&offsets, &mut read_to).await {
+                let mut letters = Vec::new();
+                while let Some(delivery) = chunk.take() {
+                    self.session.begin_move();
+                    // The one that it would have been does not count.
+                    let attempts = delivery.attempt() - 1;
+                    let reason = format!("not done after {attempts} attempts");
+                    letters.push(dead_letter::letter(delivery, attempts, &reason, to));
+                }
+                if !letters.is_empty() {
+                    self.bury(to, letters).await;
+                }
+            }
+        }
+    }
+
+    /// Tries until they are written, or the lease has ended: then they reach the next owner.
+    async fn bury(&self, to: &Name, letters: Vec<Message>) {
+        let (stream, group) = (&self.group.partition.stream, &self.group.name);
+        let partition = self.group.partition.index;
+        let offsets: Ranges = letters
+            .iter()
+            .flat_map(Message::commits)
+            .map(|commit| commit.offset()..commit.offset() + 1)
+            .collect();
+        let mut batch = Batch::from(letters);
+        loop {
+            let (error, unsent) = match dead_letter::append(&self.session, to, batch).await {
+                Ok(()) => break,
+                Err(unsent) => unsent,
+            };
+            if matches!(error.kind(), ErrorKind::Fenced | ErrorKind::Closed) {
+                return;
+            }
+            tracing::warn!(
+                %error, %stream, partition, %group, %to,
+                "messages that were tried too often cannot be moved yet"
+            );
+            batch = unsent;
+            sleep(&**self.flow.clock(), PAUSE * 10).await;
+        }
+        for offset in offsets.iter().flatten() {
+            tracing::warn!(
+                %stream, partition, %group, offset, max_attempts = self.settings.max_attempts, %to,
+                "moved to the dead letters: it was not done after as many attempts as it may have"
+            );
+        }
+    }
+
+    /// The next batches that have some of these messages in them, from `read_to` on; each is read
+    /// once. `None` behind the last.
+    async fn read(&self, offsets: &Ranges, read_to: &mut u64) -> Option<Chunk> {
+        loop {
+            let next = offsets.iter().find(|range| range.end > *read_to)?;
+            let from = next.start.max(*read_to);
             let read = Read {
                 partition: self.group.partition.clone(),
                 from,
@@ -74,18 +162,14 @@ impl Mender {
                 .await;
             if fetched.bounds.start > from {
                 self.session.skip(from..fetched.bounds.start);
-                read_to = fetched.bounds.start;
+                *read_to = fetched.bounds.start;
                 continue;
             }
-            let Some(end) = fetched.batches.last().map(|batch| batch.offsets().end) else {
-                return;
-            };
-            let others = holes.gaps(from..end).into_iter().collect();
-            let chunk = Chunk::new(self.session.clone(), fetched.batches, from..end, &others);
-            if !chunk.is_empty() {
-                self.shared.deliver_again(chunk).await;
-            }
-            read_to = end;
+            let end = fetched.batches.last()?.offsets().end;
+            let others = offsets.gaps(from..end).into_iter().collect();
+            *read_to = end;
+            let session = self.session.clone();
+            return Some(Chunk::new(session, fetched.batches, from..end, &others));
         }
     }
 

@@ -4,13 +4,16 @@ mod acks;
 mod builder;
 mod chunk;
 mod control;
+mod end;
 mod fetch;
 mod keeper;
 mod lane;
 mod mend;
+mod retries;
 mod session;
 mod standby;
 mod vigil;
+mod warnings;
 
 use std::fmt;
 use std::future::poll_fn;
@@ -161,7 +164,7 @@ impl Consumer {
         }
         loop {
             let delivery = next_of(&mut self.again)?;
-            if !delivery.is_done() {
+            if delivery.hand_out_again() {
                 return Some(delivery);
             }
         }

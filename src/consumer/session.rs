@@ -1,33 +1,51 @@
 //! One lease of a consumer, from the claim to the end: shared by all who have a part in it.
 
-use std::collections::BTreeMap;
+mod again;
+
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
 use super::acks::{Acks, Round};
 use super::control::Shared;
-use crate::error::{Error, ErrorKind};
-use crate::ranges::{Progress, Ranges};
-use crate::storage::{GroupState, Lease, Storage};
+use super::end::End;
+use super::lane::Lane;
+use crate::error::Error;
+use crate::flow::Flowstream;
+use crate::name::Name;
+use crate::ranges::Progress;
+use crate::storage::{GroupState, Lease, Storage, Verdicts};
+
+/// A group keeps at most so many acked ranges beyond its position, and so many messages wait to be
+/// retried; then nothing new is handed out until there are less.
+pub(super) const MAX_BEYOND: usize = 1000;
 
 /// Shared by the deliveries, the consumer that hands them out, the fetcher and the keeper.
 pub(crate) struct Session {
     lease: Lease,
-    storage: Arc<dyn Storage>,
+    flow: Flowstream,
+    /// That of the consumer.
+    runtime: Handle,
     /// Of the consumer that has the lease.
     shared: Arc<Shared>,
+    /// Where messages go that cannot be done.
+    dead_letters: Option<Name>,
+    /// How often one may be begun.
+    max_attempts: u32,
     acks: Mutex<Acks>,
-    /// How often messages were begun before.
-    attempts: Mutex<BTreeMap<u64, u32>>,
     /// For the keeper: there is something to write, or something changed.
     work: Notify,
-    /// For the fetcher: there is a hole.
+    /// For the mender: there is a hole.
     holes: Notify,
+    /// For the mender: something else is due first.
+    due: Notify,
+    /// For the mender: something was begun too often.
+    exhausted: Notify,
     /// For the drain: a handle is gone.
     settled: Notify,
     ended: watch::Sender<Option<End>>,
@@ -37,60 +55,42 @@ pub(crate) struct Session {
     paused: AtomicBool,
     /// Handles given out. Only the consumer counts.
     handed_out: AtomicU64,
+    /// Handles of messages that are moved away.
+    moves: AtomicU64,
     /// Where the log ends, as far as the fetcher knows.
     log_end: AtomicU64,
     /// When the last write of the owner that succeeded began, in microseconds of the clock.
     wrote_at: AtomicU64,
     draining: AtomicBool,
     closing: AtomicBool,
-    max_acked_ranges: usize,
-}
-
-/// Why a lease ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
-    /// Another consumer took it over.
-    Fenced,
-    /// It could not be renewed in time.
-    Lapsed,
-    /// Nothing was polled or committed for `max_processing`.
-    Stuck,
-    /// A message that it relayed is in doubt, and nobody will find out: only a new epoch keeps a
-    /// late write from landing beside the next delivery.
-    InDoubt,
-    /// It was given back.
-    Released,
-    /// The storage is closed, or the runtime has ended.
-    Closed,
 }
 
 impl Session {
-    pub(super) fn new(
-        lease: Lease,
-        storage: Arc<dyn Storage>,
-        shared: Arc<Shared>,
-        state: &GroupState,
-        began: Duration,
-        max_acked_ranges: usize,
-    ) -> Self {
+    /// A lease that a lane was given by a claim that began then.
+    pub(super) fn new(lane: &Lane, lease: Lease, state: &GroupState, began: Duration) -> Self {
+        let acks = Acks::new(state.progress.clone(), &state.attempts);
         Self {
             lease,
-            storage,
-            shared,
-            acks: Mutex::new(Acks::new(state.progress.clone())),
-            attempts: Mutex::new(state.attempts.iter().copied().collect()),
+            flow: lane.flow.clone(),
+            runtime: Handle::current(),
+            shared: lane.shared.clone(),
+            dead_letters: lane.dead_letters.clone(),
+            max_attempts: lane.settings.max_attempts.unwrap_or(u32::MAX),
+            acks: Mutex::new(acks),
             work: Notify::new(),
             holes: Notify::new(),
+            due: Notify::new(),
+            exhausted: Notify::new(),
             settled: Notify::new(),
             ended: watch::Sender::new(None),
             dead: AtomicBool::new(false),
             paused: AtomicBool::new(false),
             handed_out: AtomicU64::new(0),
+            moves: AtomicU64::new(0),
             log_end: AtomicU64::new(state.bounds.end),
             wrote_at: AtomicU64::new(began.as_micros() as u64),
             draining: AtomicBool::new(false),
             closing: AtomicBool::new(false),
-            max_acked_ranges,
         }
     }
 
@@ -99,7 +99,19 @@ impl Session {
     }
 
     pub(crate) fn is_of(&self, storage: &Arc<dyn Storage>) -> bool {
-        Arc::ptr_eq(&self.storage, storage)
+        Arc::ptr_eq(self.flow.storage(), storage)
+    }
+
+    pub(crate) fn flow(&self) -> &Flowstream {
+        &self.flow
+    }
+
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
+    pub(crate) fn dead_letters(&self) -> Option<&Name> {
+        self.dead_letters.as_ref()
     }
 
     // Verdicts.
@@ -112,17 +124,21 @@ impl Session {
         self.finish(acks, first);
     }
 
-    /// Done: written now, and whoever waits for the round is told.
-    pub(crate) fn commit(&self, done: Range<u64>) -> Arc<Round> {
+    /// Done, and all before it if it is `through`: written now, and whoever waits for the round is
+    /// told.
+    pub(crate) fn commit(&self, offset: u64, through: bool) -> Arc<Round> {
         let mut acks = self.acks();
         // Whoever made the round has woken the keeper for it.
         let first = !acks.is_awaited();
         let round = acks.next_round();
-        acks.done(done);
+        match through {
+            true => acks.done_through(offset + 1),
+            false => acks.done(offset..offset + 1),
+        }
         let end = self.ended();
         self.finish(acks, first);
         if let Some(end) = end {
-            round.complete(Err(self.error(end)));
+            round.complete(Err(end.error(&self.lease)));
         }
         round
     }
@@ -153,14 +169,23 @@ impl Session {
     }
 
     /// Tells whoever has to know that the book has changed.
-    fn update(&self, acks: MutexGuard<'_, Acks>) {
+    fn update(&self, mut acks: MutexGuard<'_, Acks>) {
         let has_hole = acks.has_hole();
-        let pause = acks.progress().acked().len() >= self.max_acked_ranges;
+        let retries = acks.retries().scheduled().len();
+        let pause = acks.progress().acked().len().max(retries) >= MAX_BEYOND;
         let resumes = !pause && self.paused.load(Ordering::Relaxed);
         if pause || resumes {
             self.paused.store(pause, Ordering::Relaxed);
         }
+        let warning = acks.warning(has_hole);
         drop(acks);
+        // Whoever takes a pipeline down drops what it holds.
+        if let Some(warning) = warning
+            && self.is_live()
+            && !self.shared.is_stopped()
+        {
+            warning.tell(&self.lease.group);
+        }
         if has_hole {
             self.holes.notify_one();
         }
@@ -194,11 +219,7 @@ impl Session {
         self.acks().progress().clone()
     }
 
-    pub(crate) fn is_done(&self, offset: u64) -> bool {
-        self.acks().progress().is_done(offset)
-    }
-
-    pub(super) fn take_pending(&self) -> (Ranges, Option<Arc<Round>>) {
+    pub(super) fn take_pending(&self) -> (Verdicts, Option<Arc<Round>>) {
         self.acks().take()
     }
 
@@ -208,8 +229,8 @@ impl Session {
         self.acks().wrote();
     }
 
-    pub(super) fn put_back(&self, done: &Ranges) {
-        self.acks().put_back(done);
+    pub(super) fn put_back(&self, verdicts: &Verdicts) {
+        self.acks().put_back(verdicts);
     }
 
     pub(super) fn has_pending(&self) -> bool {
@@ -232,20 +253,6 @@ impl Session {
         acks.done(gone);
         self.update(acks);
         self.work.notify_one();
-    }
-
-    pub(super) fn take_holes(&self) -> Ranges {
-        self.acks().take_holes()
-    }
-
-    pub(super) fn has_hole(&self) -> bool {
-        self.acks().has_hole()
-    }
-
-    pub(super) async fn hole(&self) {
-        while !self.has_hole() {
-            self.holes.notified().await;
-        }
     }
 
     pub(super) async fn work(&self) {
@@ -289,21 +296,9 @@ impl Session {
         self.shared.polls().wrapping_add(self.acks().finished())
     }
 
-    /// How often the messages of `offsets` were begun before, those that were.
-    pub(super) fn attempts(&self, offsets: Range<u64>) -> Vec<(u64, u32)> {
-        let attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
-        let begun = attempts.range(offsets);
-        begun.map(|(offset, times)| (*offset, *times)).collect()
-    }
-
-    /// Messages are delivered again. What is done is forgotten.
-    pub(super) fn begin_again(&self, offsets: impl Iterator<Item = u64>) {
-        let position = self.acks().progress().position();
-        let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
-        *attempts = attempts.split_off(&position);
-        for offset in offsets {
-            *attempts.entry(offset).or_default() += 1;
-        }
+    /// All handles that were ever made.
+    fn handles(&self) -> u64 {
+        self.handed_out.load(Ordering::Acquire) + self.moves.load(Ordering::Acquire)
     }
 
     /// Lets the keeper write what is left, and end.
@@ -366,51 +361,14 @@ impl Session {
     /// Resolves once all handles that were given out are gone, or the session has ended.
     pub(super) async fn drained(&self) {
         self.draining.store(true, Ordering::SeqCst);
-        while self.is_live() && self.acks().finished() < self.handed_out.load(Ordering::Acquire) {
+        while self.is_live() && self.acks().finished() < self.handles() {
             self.settled.notified().await;
         }
     }
 
     pub(super) fn end_error(&self) -> Error {
-        self.error(self.ended().unwrap_or(End::Closed))
-    }
-
-    fn error(&self, end: End) -> Error {
-        let Lease { group, epoch, .. } = &self.lease;
-        match end {
-            End::Fenced => Error::new(
-                ErrorKind::Fenced,
-                format!(
-                    "{group}: the lease with epoch {epoch} was taken over; its messages reach \
-                     the new owner"
-                ),
-            ),
-            End::Lapsed => Error::new(
-                ErrorKind::Fenced,
-                format!("{group}: the lease with epoch {epoch} could not be renewed in time"),
-            ),
-            End::Stuck => Error::new(
-                ErrorKind::Fenced,
-                format!(
-                    "{group}: the lease with epoch {epoch} was given up: nothing was polled or \
-                     committed for max_processing"
-                ),
-            ),
-            End::InDoubt => Error::new(
-                ErrorKind::Fenced,
-                format!(
-                    "{group}: the lease with epoch {epoch} was given up, because a relayed \
-                     message that is in doubt was dropped"
-                ),
-            ),
-            End::Released => Error::new(
-                ErrorKind::Fenced,
-                format!("{group}: the lease with epoch {epoch} was given back at shutdown"),
-            ),
-            End::Closed => Error::closed(format!(
-                "{group}: the storage is closed, or the runtime that the consumer ran on has ended"
-            )),
-        }
+        let end = self.ended().unwrap_or(End::Closed);
+        end.error(&self.lease)
     }
 
     // Nothing that holds this lock can panic halfway through a change.

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::{
     Claim, Group, GroupState, Id, Lease, Liveness, Name, Partition, Progress, Ranges, Start,
+    Verdicts,
 };
 use crate::clock::to_micros;
 use crate::error::{Error, ErrorKind, Result};
@@ -60,12 +61,28 @@ impl StoredGroup {
         }
     }
 
-    pub(super) fn commit(&mut self, done: &Ranges) {
+    pub(super) fn commit(&mut self, verdicts: &Verdicts) {
+        for (offset, count) in &verdicts.attempts {
+            self.raise_attempts(*offset, *count);
+        }
+        self.advance(&verdicts.done);
+    }
+
+    /// As a commit that comes with an append.
+    pub(super) fn advance(&mut self, done: &Ranges) {
         self.generation += 1;
         self.progress.merge(done);
         if !self.attempts.is_empty() {
             let progress = &self.progress;
             self.attempts.retain(|a| !progress.is_done(a.0));
+            self.attempts.truncate(MAX_ATTEMPTS);
+        }
+    }
+
+    fn raise_attempts(&mut self, offset: u64, count: u32) {
+        match self.attempts.binary_search_by_key(&offset, |a| a.0) {
+            Ok(at) => self.attempts[at].1 = self.attempts[at].1.max(count),
+            Err(at) => self.attempts.insert(at, (offset, count)),
         }
     }
 
@@ -97,6 +114,9 @@ impl StoredGroup {
         }
     }
 }
+
+/// Attempts are kept of so many messages, the first ones.
+const MAX_ATTEMPTS: usize = 1000;
 
 /// The position of a new group. `appended_since` finds the base of the first batch that was
 /// appended at that time (microseconds since the epoch) or later.
@@ -229,10 +249,28 @@ mod tests {
         assert_eq!(take_over(3, 0..9), [(0, 1)]);
         assert_eq!(take_over(4, 0..9), [(0, 2)]);
         assert_eq!(take_over(5, 3..9), [(0, 2), (3, 1)], "0 to 2 were trimmed");
-        group.commit(&Ranges::from(3..9));
+        group.commit(&Verdicts::from(3..9));
         assert_eq!(group.attempts, [(0, 2)]);
-        group.commit(&Ranges::from(0..1));
+        group.advance(&Ranges::from(0..1));
         assert_eq!(group.attempts, []);
+    }
+
+    #[test]
+    fn attempts_are_raised_and_bounded() {
+        let mut group = StoredGroup::at(0);
+        let mut commit = |done: Range<u64>, attempts: &[(u64, u32)]| {
+            let attempts = attempts.to_vec();
+            let done = Ranges::from(done);
+            group.commit(&Verdicts { done, attempts });
+            group.attempts.clone()
+        };
+        assert_eq!(commit(0..1, &[(0, 1), (1, 1), (4, 2)]), [(1, 1), (4, 2)]);
+        assert_eq!(commit(0..0, &[(1, 3), (4, 1)]), [(1, 3), (4, 2)]);
+        assert_eq!(commit(4..5, &[(1, 3)]), [(1, 3)]);
+        let many: Vec<(u64, u32)> = (10..3000).map(|offset| (offset, 1)).collect();
+        let kept = commit(0..0, &many);
+        assert_eq!(kept.len(), MAX_ATTEMPTS);
+        assert_eq!(kept[..2], [(1, 3), (10, 1)], "the first ones");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::group::{closed, fenced, no_group};
 use super::notify::Notifier;
 use super::{
     Append, Appended, Claim, Fetched, Group, GroupState, Id, Lease, Liveness, Name, Notification,
-    Partition, Progress, Ranges, Read, Reset, Start, Storage, StreamSettings,
+    Partition, Progress, Read, Reset, Start, Storage, StreamSettings, Verdicts,
 };
 use crate::clock::Clock;
 use crate::error::Result;
@@ -165,10 +165,14 @@ impl Storage for MemoryStorage {
         })
     }
 
-    fn commit<'a>(&'a self, lease: &'a Lease, done: &'a Ranges) -> BoxFuture<'a, Result<Progress>> {
+    fn commit<'a>(
+        &'a self,
+        lease: &'a Lease,
+        verdicts: &'a Verdicts,
+    ) -> BoxFuture<'a, Result<Progress>> {
         self.call(move |state| {
             let group = state.held(lease).ok_or_else(|| fenced(lease))?;
-            group.commit(done);
+            group.commit(verdicts);
             Ok(group.progress.clone())
         })
     }

@@ -67,6 +67,11 @@ pub(crate) mod redb;
 /// with the incarnation in which it was claimed: writes under it are refused as
 /// [`Fenced`](crate::ErrorKind::Fenced), and reads answer epoch 0.
 ///
+/// **Attempts.** How often a message was begun only grows as well: a commit that counts less than
+/// what is stored changes nothing, so the same commit may come twice. The counts of messages that
+/// are done go. A storage keeps the counts of the first 1,000 messages that have one at least; of
+/// those behind it may keep none.
+///
 /// **Notifications.** After an append or a release became visible, every subscriber is told, soon
 /// and at best effort. A subscriber that may have missed something is told that it did.
 pub trait Storage: fmt::Debug + Send + Sync + 'static {
@@ -130,13 +135,17 @@ pub trait Storage: fmt::Debug + Send + Sync + 'static {
     /// [`NotFound`](crate::ErrorKind::NotFound) if the group is not known.
     fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<GroupState>>;
 
-    /// Adds to what the group has done, and gives all that it has done since. With nothing to add
-    /// it renews the lease: a new generation.
+    /// Adds to what the group has done and tried, and gives all that it has done since. With
+    /// nothing to add it renews the lease: a new generation.
     ///
     /// # Errors
     ///
     /// [`Fenced`](crate::ErrorKind::Fenced) if the lease is no longer this one.
-    fn commit<'a>(&'a self, lease: &'a Lease, done: &'a Ranges) -> BoxFuture<'a, Result<Progress>>;
+    fn commit<'a>(
+        &'a self,
+        lease: &'a Lease,
+        verdicts: &'a Verdicts,
+    ) -> BoxFuture<'a, Result<Progress>>;
 
     /// Gives the lease back, so that the next claim succeeds at once. Ok as well if it is no
     /// longer this one, or if there is no such group.
@@ -253,6 +262,25 @@ pub struct Lease {
     pub epoch: u64,
 }
 
+/// What an owner says of messages.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verdicts {
+    /// These are done.
+    pub done: Ranges,
+    /// These were begun so often and are not done: offsets, in order, and counts. A count raises
+    /// the one that is stored, and never lowers it.
+    pub attempts: Vec<(u64, u32)>,
+}
+
+impl<T: Into<Ranges>> From<T> for Verdicts {
+    fn from(done: T) -> Self {
+        Self {
+            done: done.into(),
+            attempts: Vec::new(),
+        }
+    }
+}
+
 /// What is appended in one piece.
 #[derive(Debug)]
 pub struct Append {
@@ -362,7 +390,9 @@ pub struct GroupState {
     pub generation: u64,
     /// What is done.
     pub progress: Progress,
-    /// Messages that were begun and not done when a lease was taken over: offset, and how often.
+    /// Messages that were begun and are not done, and how often: offsets, in order, and counts.
+    /// Counted are those that came again, and the first one that was left when a lease was taken
+    /// over.
     pub attempts: Vec<(u64, u32)>,
     /// Where the log of the partition starts and ends.
     pub bounds: Range<u64>,

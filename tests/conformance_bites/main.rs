@@ -98,6 +98,12 @@ const FOUND: &[(Bug, &str)] = &[
     ),
     (Bug::ReleasesForAnybody, "a_former_owner_releases_nothing"),
     (Bug::SkipsAttempts, "an_unclean_takeover_counts_an_attempt"),
+    (Bug::DropsRaisedAttempts, "a_commit_raises_attempts"),
+    (
+        Bug::DropsRaisedAttempts,
+        "random_calls_do_what_the_contract_says",
+    ),
+    (Bug::AddsAttempts, "a_commit_raises_attempts"),
     (
         Bug::CountsAttemptsOfCleanClaims,
         "a_clean_handover_counts_no_attempt",

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use flowstream::storage::{
     Append, Appended, Claim, Fetched, Group, GroupState, Id, Lease, Liveness, MemoryStorage, Name,
     Notification, Partition, Progress, Ranges, Read, Reset, Row, Start, Storage, StreamSettings,
+    Verdicts,
 };
 use flowstream::{Clock, ManualClock, Result};
 use futures::future::BoxFuture;
@@ -42,6 +43,8 @@ pub(crate) enum Bug {
     GivesANewEpochToTheOwner,
     ReleasesForAnybody,
     SkipsAttempts,
+    DropsRaisedAttempts,
+    AddsAttempts,
     CountsAttemptsOfCleanClaims,
     ListsTooFewGroups,
     ForcesEveryReset,
@@ -199,7 +202,7 @@ impl Planted {
             }
             Bug::WritesTheCommitsThatAreNotFenced if !fenced.is_empty() => {
                 for (lease, done) in &append.commits {
-                    let _ = self.inner.commit(lease, done).await;
+                    let _ = self.inner.commit(lease, &done.clone().into()).await;
                 }
             }
             _ => {}
@@ -337,7 +340,7 @@ impl Storage for Planted {
                     owner: state.owner.unwrap_or(Id(0)),
                     epoch: state.epoch,
                 };
-                let all = Ranges::from(0..state.bounds.end);
+                let all = Verdicts::from(0..state.bounds.end);
                 let _ = self.inner.commit(&lease, &all).await;
             }
             Ok(())
@@ -387,7 +390,13 @@ impl Storage for Planted {
         })
     }
 
-    fn commit<'a>(&'a self, lease: &'a Lease, done: &'a Ranges) -> BoxFuture<'a, Result<Progress>> {
+    fn commit<'a>(
+        &'a self,
+        lease: &'a Lease,
+        verdicts: &'a Verdicts,
+    ) -> BoxFuture<'a, Result<Progress>> {
+        let done = &verdicts.done;
+        let mut verdicts = verdicts.clone();
         Box::pin(async move {
             if self.has(Bug::StopsWhenDropped) {
                 tokio::task::yield_now().await;
@@ -406,7 +415,19 @@ impl Storage for Planted {
                 Bug::IgnoresTheFence => self.current(lease).await,
                 _ => lease.clone(),
             };
-            let progress = self.inner.commit(&lease, done).await?;
+            match self.bug {
+                Bug::DropsRaisedAttempts => verdicts.attempts.clear(),
+                Bug::AddsAttempts => {
+                    let states = std::slice::from_ref(&lease.group);
+                    let state = self.inner.observe(states).await?.remove(0).unwrap();
+                    for (at, count) in &mut verdicts.attempts {
+                        let stored = state.attempts.iter().find(|(stored, _)| stored == at);
+                        *count += stored.map_or(0, |(_, count)| *count);
+                    }
+                }
+                _ => {}
+            }
+            let progress = self.inner.commit(&lease, &verdicts).await?;
             if !self.has(Bug::ReplacesProgress) {
                 return Ok(progress);
             }

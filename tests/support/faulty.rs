@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use flowstream::storage::{
     Append, Appended, Claim, Fetched, Group, GroupState, Id, Lease, Name, Notification, Partition,
-    Progress, Ranges, Read, Reset, Start, Storage, StreamSettings,
+    Progress, Read, Reset, Start, Storage, StreamSettings, Verdicts,
 };
 use flowstream::{Error, ErrorKind, Result};
 use futures::future::BoxFuture;
@@ -350,10 +350,14 @@ impl Storage for Faulty {
         })
     }
 
-    fn commit<'a>(&'a self, lease: &'a Lease, done: &'a Ranges) -> BoxFuture<'a, Result<Progress>> {
-        let (lease, done) = (lease.clone(), done.clone());
+    fn commit<'a>(
+        &'a self,
+        lease: &'a Lease,
+        verdicts: &'a Verdicts,
+    ) -> BoxFuture<'a, Result<Progress>> {
+        let (lease, verdicts) = (lease.clone(), verdicts.clone());
         self.call(Call::Commit, move |it| {
-            Box::pin(async move { it.commit(&lease, &done).await })
+            Box::pin(async move { it.commit(&lease, &verdicts).await })
         })
     }
 

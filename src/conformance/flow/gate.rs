@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{
     Append, Appended, Claim, Fetched, Group, GroupState, Id, Lease, Name, Notification, Partition,
-    Progress, Ranges, Read, Reset, Start, Storage, StreamSettings,
+    Progress, Read, Reset, Start, Storage, StreamSettings, Verdicts,
 };
 
 /// While it is shut, calls wait. Behind it the storage does all that it is asked.
@@ -87,7 +87,7 @@ impl Storage for Gate {
         fn create_group<'a>(group: &'a Group, start: Start) -> ();
         fn observe<'a>(groups: &'a [Group]) -> Vec<Option<GroupState>>;
         fn claim<'a>(claim: Claim) -> GroupState;
-        fn commit<'a>(lease: &'a Lease, done: &'a Ranges) -> Progress;
+        fn commit<'a>(lease: &'a Lease, verdicts: &'a Verdicts) -> Progress;
         fn release<'a>(lease: &'a Lease) -> ();
         fn groups<'a>(stream: Option<&'a Name>) -> Vec<Group>;
         fn reset<'a>(reset: Reset) -> GroupState;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Run;
 use crate::conformance::build::{self, read};
 use crate::conformance::support::assert_fenced;
-use crate::storage::{Append, Claim, Group, Id, Lease, Ranges, Row};
+use crate::storage::{Append, Claim, Group, Id, Lease, Ranges, Row, Verdicts};
 
 impl Run<'_> {
     pub(super) async fn step(&mut self) {
@@ -100,6 +100,19 @@ impl Run<'_> {
         ranges
     }
 
+    /// Some offsets that are done, and mostly no attempts.
+    fn verdicts(&mut self, group: &Group) -> Verdicts {
+        let done = self.ranges(group);
+        let tried = match self.random.below(3) {
+            0 => self.ranges(group),
+            _ => Ranges::new(),
+        };
+        let tried: Vec<u64> = tried.iter().flatten().collect();
+        let count = |at| (at, 1 + self.random.below(4) as u32);
+        let attempts = tried.into_iter().map(count).collect();
+        Verdicts { done, attempts }
+    }
+
     async fn settle(&mut self) {
         let known = self.random.pick(&self.appends).cloned();
         let append = match known {
@@ -150,10 +163,10 @@ impl Run<'_> {
         let Some(lease) = self.lease(&group) else {
             return;
         };
-        let done = self.ranges(&group);
-        self.calls.push(format!("commit {done:?} of {lease:?}"));
-        let committed = self.subject.commit(&lease, &done).await;
-        if self.model.commit(&lease, &done) {
+        let verdicts = self.verdicts(&group);
+        self.calls.push(format!("commit {verdicts:?} of {lease:?}"));
+        let committed = self.subject.commit(&lease, &verdicts).await;
+        if self.model.commit(&lease, &verdicts) {
             let progress = committed.unwrap_or_else(|error| self.fail(&error.to_string()));
             let stored = self.subject.state(&group).await.progress;
             self.same(&progress, &stored);

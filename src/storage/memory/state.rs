@@ -104,7 +104,7 @@ impl State {
                 if full {
                     before.push((&lease.group, group.clone()));
                 }
-                group.commit(done);
+                group.advance(done);
             }
         }
         if !full {

@@ -1,7 +1,7 @@
 use futures::FutureExt;
 
 use super::*;
-use crate::storage::{Id, Row};
+use crate::storage::{Id, Ranges, Row};
 use crate::{ErrorKind, ManualClock, Message};
 
 fn storage(max_bytes: usize) -> MemoryStorage {
@@ -101,7 +101,7 @@ fn what_a_group_has_not_done_stays() {
     let end = bounds(&storage, 0).end;
     assert!(end > 10);
     let fast = lease(&storage, group(0, "fast"));
-    now(storage.commit(&fast, &Ranges::from(0..end))).unwrap();
+    now(storage.commit(&fast, &Verdicts::from(0..end))).unwrap();
     let full = now(storage.append(kilobyte(0))).unwrap_err();
     assert!(full.to_string().contains("group slow of"), "{full}");
     assert_eq!(
@@ -111,7 +111,7 @@ fn what_a_group_has_not_done_stays() {
     );
 
     let slow = lease(&storage, group(0, "slow"));
-    now(storage.commit(&slow, &Ranges::from(0..3))).unwrap();
+    now(storage.commit(&slow, &Verdicts::from(0..3))).unwrap();
     now(storage.append(kilobyte(0))).unwrap();
     assert!((1..=3).contains(&bounds(&storage, 0).start));
 }

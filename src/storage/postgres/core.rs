@@ -104,7 +104,7 @@ impl Sql {
             create_group: write(include_str!("sql/create_group.sql")),
             claim: write("SELECT c.* FROM {schema}.claim($1, $2, $3, $4, $5, $6, $7) c"),
             commit: write(
-                r#"SELECT "position", acked FROM {schema}.commit($1, $2, $3, $4, $5, $6)"#,
+                r#"SELECT "position", acked FROM {schema}.commit($1, $2, $3, $4, $5, $6, $7, $8)"#,
             ),
             release: write("SELECT {schema}.release($1, $2, $3, $4, $5)"),
             groups: read(include_str!("sql/groups.sql")),

@@ -14,7 +14,8 @@ use crate::clock::to_micros;
 use crate::error::Result;
 use crate::storage::group::{active, fenced, no_group, no_partition};
 use crate::storage::{
-    Claim, Group, GroupState, Lease, Name, Notification, Partition, Progress, Ranges, Reset, Start,
+    Claim, Group, GroupState, Lease, Name, Notification, Partition, Progress, Reset, Start,
+    Verdicts,
 };
 
 /// The values that name a group, and others.
@@ -134,14 +135,20 @@ impl Core {
         columns.state(&self.sightings)
     }
 
-    pub(super) async fn commit(&self, lease: &Lease, done: &Ranges) -> Result<Progress> {
-        let done = encode_ranges(done);
+    pub(super) async fn commit(&self, lease: &Lease, verdicts: &Verdicts) -> Result<Progress> {
+        let done = encode_ranges(&verdicts.done);
+        let attempts = verdicts.attempts.iter();
+        let (offsets, counts): (Vec<i64>, Vec<i32>) = attempts
+            .map(|(offset, count)| (as_bigint(*offset), (*count).min(i32::MAX as u32) as i32))
+            .unzip();
         let values = of(
             &lease.group,
             [
                 Value::Id(Uuid::from_u128(lease.owner.0)),
                 Value::Bigint(as_bigint(lease.epoch)),
                 Value::Text(&done),
+                Value::Bigints(&offsets),
+                Value::Ints(Some(&counts)),
             ],
         );
         let rows = self.run(&self.leases, &self.sql.commit, &values).await?;

@@ -14,7 +14,7 @@ use self::core::{Core, Sql};
 use super::notify::Notifier;
 use super::{
     Append, Appended, Claim, Fetched, Group, GroupState, Id, Lease, Name, Notification, Partition,
-    Progress, Ranges, Read, Reset, Start, Storage, StreamSettings,
+    Progress, Read, Reset, Start, Storage, StreamSettings, Verdicts,
 };
 use crate::clock::SystemClock;
 use crate::error::{Error, Result};
@@ -264,11 +264,15 @@ impl Storage for PostgresStorage {
         })
     }
 
-    fn commit<'a>(&'a self, lease: &'a Lease, done: &'a Ranges) -> BoxFuture<'a, Result<Progress>> {
-        let (lease, done) = (lease.clone(), done.clone());
+    fn commit<'a>(
+        &'a self,
+        lease: &'a Lease,
+        verdicts: &'a Verdicts,
+    ) -> BoxFuture<'a, Result<Progress>> {
+        let (lease, verdicts) = (lease.clone(), verdicts.clone());
         Box::pin(async move {
             self.core
-                .call(|core| async move { core.commit(&lease, &done).await })
+                .call(|core| async move { core.commit(&lease, &verdicts).await })
                 .await
         })
     }

@@ -12,7 +12,7 @@ use futures_core::stream::BoxStream;
 
 use super::{
     Append, Appended, Claim, Fetched, Group, GroupState, Id, Lease, Name, Notification, Partition,
-    Progress, Ranges, Read, Reset, Start, Storage, StreamSettings,
+    Progress, Read, Reset, Start, Storage, StreamSettings, Verdicts,
 };
 use crate::error::{Error, ErrorKind, Result};
 use core::{Core, Done};
@@ -169,10 +169,16 @@ impl Storage for RedbStorage {
         Box::pin(async move { self.core.write(None, move |txn| txn.claim(&claim)).await })
     }
 
-    fn commit<'a>(&'a self, lease: &'a Lease, done: &'a Ranges) -> BoxFuture<'a, Result<Progress>> {
-        let (lease, done) = (lease.clone(), done.clone());
+    fn commit<'a>(
+        &'a self,
+        lease: &'a Lease,
+        verdicts: &'a Verdicts,
+    ) -> BoxFuture<'a, Result<Progress>> {
+        let (lease, verdicts) = (lease.clone(), verdicts.clone());
         Box::pin(async move {
-            let write = self.core.write(None, move |txn| txn.commit(&lease, &done));
+            let write = self
+                .core
+                .write(None, move |txn| txn.commit(&lease, &verdicts));
             write.await
         })
     }

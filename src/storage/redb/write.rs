@@ -15,7 +15,7 @@ use crate::storage::group::{self, StoredGroup, fenced, no_group, no_partition, p
 use crate::storage::ids::Outcome;
 use crate::storage::{
     Append, Appended, Claim, Group, GroupState, Id, Lease, Name, Notification, Partition, Progress,
-    Ranges, Reset, Row, Start, StreamSettings,
+    Reset, Row, Start, StreamSettings, Verdicts,
 };
 
 impl Transaction<'_> {
@@ -71,7 +71,7 @@ impl Transaction<'_> {
             }
         }
         for (lease, key, mut row, done) in commits {
-            row.group.commit(done);
+            row.group.advance(done);
             self.put_group(key, &lease.group.name, row)?;
         }
         let mut rows = Vec::with_capacity(keys.len());
@@ -191,11 +191,11 @@ impl Transaction<'_> {
         Ok(Ok(row.group.state(row.liveness(self.boot), bounds)))
     }
 
-    pub(super) fn commit(&mut self, lease: &Lease, done: &Ranges) -> Done<Progress> {
+    pub(super) fn commit(&mut self, lease: &Lease, verdicts: &Verdicts) -> Done<Progress> {
         let Some((key, mut row)) = self.held(lease)? else {
             return Ok(Err(fenced(lease)));
         };
-        row.group.commit(done);
+        row.group.commit(verdicts);
         let row = self.put_group(key, &lease.group.name, row)?;
         Ok(Ok(row.group.progress))
     }

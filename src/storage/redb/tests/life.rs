@@ -50,7 +50,7 @@ async fn who_writes_in_this_boot_is_alive() {
         owner: Id(1),
         epoch,
     };
-    storage.commit(&lease, &Ranges::new()).await.unwrap();
+    storage.commit(&lease, &Verdicts::default()).await.unwrap();
     let seen = storage.observe(&[group]).await.unwrap().remove(0).unwrap();
     assert_eq!(seen.liveness, Liveness::Unknown);
 }

@@ -115,7 +115,8 @@
 
     -- No row if the lease is not this one. Locks the lease.
     CREATE FUNCTION {schema}.commit(
-        stream text, part int, grp text, claimer uuid, at_epoch bigint, done text
+        stream text, part int, grp text, claimer uuid, at_epoch bigint,
+        done text, attempted bigint[], attempts int[]
     ) RETURNS TABLE ("position" bigint, acked text) LANGUAGE plpgsql
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
     SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
@@ -133,7 +134,7 @@
             RETURN;
         END IF;
         RETURN QUERY SELECT a.new_position, a.new_acked::text
-            FROM {schema}.advance(id, done::int8multirange) a;
+            FROM {schema}.advance(id, done::int8multirange, attempted, attempts) a;
     END
     $function$;
 

@@ -16,10 +16,11 @@
         WHERE l.group_id = id;
     END;
 
-    -- The next generation of a group: what was done before, and this. The caller holds the lock of
-    -- the lease.
+    -- The next generation of a group: what was done before, and this; the greater count of attempts,
+    -- of the first thousand that have one and are not done. The caller holds the lock of the lease.
     CREATE FUNCTION {schema}.advance(
-        id bigint, done int8multirange, OUT new_position bigint, OUT new_acked int8multirange
+        id bigint, done int8multirange, raised bigint[] DEFAULT '{}', raised_to int[] DEFAULT '{}',
+        OUT new_position bigint, OUT new_acked int8multirange
     ) LANGUAGE plpgsql
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
     SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
@@ -41,11 +42,15 @@
         END IF;
         tried := last.attempted;
         counts := last.attempts;
-        IF cardinality(tried) > 0 THEN
+        IF cardinality(tried) > 0 OR cardinality(raised) > 0 THEN
             SELECT coalesce(array_agg(a.at ORDER BY a.at), '{}'), coalesce(array_agg(a.n ORDER BY a.at), '{}')
                 INTO tried, counts
-                FROM unnest(last.attempted, last.attempts) a (at, n)
-                WHERE a.at >= new_position AND NOT new_acked @> a.at;
+                FROM (
+                    SELECT a.at, max(a.n) AS n
+                    FROM unnest(last.attempted || raised, last.attempts || raised_to) a (at, n)
+                    WHERE a.at >= new_position AND NOT new_acked @> a.at
+                    GROUP BY a.at ORDER BY a.at LIMIT 1000
+                ) a;
         END IF;
         INSERT INTO {schema}.positions (group_id, generation, position, acked, attempted, attempts)
             VALUES (id, last.generation + 1, new_position, new_acked, tried, counts);

@@ -1,0 +1,268 @@
+//! Dead letters: moved once, whatever fails meanwhile, and in nobody's way.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use flowstream::{Consumer, Message};
+use support::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+const DEAD: &str = "in.work.dead";
+
+async fn consumer(world: &World, max_attempts: u32) -> Consumer {
+    let builder = world.flow.consumer("in", "work").max_attempts(max_attempts);
+    let builder = builder.redeliver_after(SECOND);
+    builder.lease(SECOND * 1000).await.unwrap()
+}
+
+/// Bodies in the dead-letter stream, which may not be there.
+async fn dead(world: &World) -> Vec<String> {
+    world.flow.producer(DEAD).await.unwrap();
+    world.bodies(DEAD).await
+}
+
+/// Some messages are retried, some given up, some forgotten and some done, while answers get lost,
+/// others take the lease over, and futures are dropped.
+async fn suffer(seed: u64, faults: &[Fault]) {
+    const COUNT: u64 = 60;
+    let mut random = Random::new(seed);
+    let world = world().await;
+    world.fill("in", COUNT).await;
+    let mut stream = None;
+    for round in 0.. {
+        assert!(round < 2000, "seed {seed}: it does not get through");
+        world.faulty.hesitate(random.below(3));
+        if random.below(2) == 0 && !faults.is_empty() {
+            let fault = faults[random.below(faults.len())];
+            let calls = [Call::Append, Call::Append, Call::Commit];
+            let call = calls[random.below(calls.len())];
+            world
+                .faulty
+                .after(call, random.below(3), fault, 1 + random.below(2));
+        }
+        let consumer = match &mut stream {
+            Some(consumer) => consumer,
+            none => none.insert(consumer(&world, 2).await),
+        };
+        for _ in 0..random.below(30) {
+            let Some(Some(Ok(delivery))) = poll_at_most(30, consumer.next()).await else {
+                continue;
+            };
+            match delivery.offset() % 4 {
+                0 => delivery.retry_after(Duration::ZERO),
+                1 => {
+                    let polls = random.below(20);
+                    let _ = poll_at_most(polls, delivery.dead_letter("no")).await;
+                }
+                2 => drop(delivery),
+                _ => delivery.ack(),
+            }
+        }
+        if random.below(8) == 0 {
+            let usurper = world.take_over("in", "work").await;
+            quiet().await;
+            world.faulty.inner().release(&usurper).await.unwrap();
+        }
+        if random.below(8) == 0 {
+            stream = None;
+        }
+        quiet().await;
+        world.faulty.let_go();
+        world.pass_in(SECOND, 4).await;
+        if world.position("in", "work").await == COUNT {
+            break;
+        }
+    }
+    world.faulty.heal();
+    quiet().await;
+    let letters = dead(&world).await;
+    let once: BTreeSet<&String> = letters.iter().collect();
+    assert_eq!(once.len(), letters.len(), "seed {seed}: {letters:?}");
+    // Those that are done may have been moved, too, after so many takeovers.
+    let lost = (0..COUNT).filter(|at| at % 4 != 3 && !once.contains(&at.to_string()));
+    assert_eq!(lost.count(), 0, "seed {seed}: {letters:?}");
+}
+
+#[tokio::test]
+async fn dead_letters_are_moved_once() {
+    for seed in 0..20 {
+        suffer(seed, &[]).await;
+    }
+}
+
+#[tokio::test]
+async fn lost_answers_neither_lose_nor_double_dead_letters() {
+    for seed in 100..130 {
+        suffer(seed, &[Fault::Fail, Fault::Lose, Fault::Doubt, Fault::Hold]).await;
+    }
+}
+
+#[tokio::test]
+async fn writes_that_land_late_neither_lose_nor_double_dead_letters() {
+    for seed in 200..230 {
+        suffer(seed, &[Fault::Late, Fault::Lose]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_move_that_cannot_be_written_stops_nobody() {
+    let world = world().await;
+    world.fill("in", 30).await;
+    let mut consumer = consumer(&world, 1).await;
+    world.faulty.set(Call::Append, Fault::Fail);
+    let mut seen = 0;
+    let mut work = |delivery: flowstream::Delivery| {
+        seen += 1;
+        assert_eq!(delivery.attempt(), 1);
+        match delivery.offset() % 3 {
+            0 => delivery.retry_after(Duration::ZERO),
+            _ => delivery.ack(),
+        }
+    };
+    take_all(&mut consumer, &mut work).await;
+    world.pass(SECOND * 20).await;
+    world.fill("in", 30).await;
+    take_all(&mut consumer, &mut work).await;
+    assert_eq!(seen, 60, "all came once");
+    world.pass(SECOND).await;
+    let state = world.group("in", "work").await;
+    assert_eq!((state.position(), state.lag()), (0, 20));
+    world.faulty.heal();
+    world.pass(SECOND * 20).await;
+    assert_eq!(world.position("in", "work").await, 60);
+    assert_eq!(dead(&world).await.len(), 20);
+}
+
+#[tokio::test]
+async fn what_an_error_gives_back_can_be_appended_later() {
+    for fault in [Fault::Fail, Fault::Lose, Fault::Doubt] {
+        let world = world().await;
+        world.fill("in", 1).await;
+        let mut consumer = consumer(&world, 9).await;
+        let mut producer = world.flow.producer("elsewhere").await.unwrap();
+        world.faulty.times(Call::Append, fault, 1);
+        let delivery = next(&mut consumer).await;
+        let mut error = delivery.dead_letter("no").await.unwrap_err();
+        assert_eq!(error.in_doubt(), fault != Fault::Fail);
+        let batch = error.take_unsent().unwrap();
+        producer.append(batch).await.unwrap();
+        assert_eq!(dead(&world).await, ["0"], "{fault:?}");
+        assert_eq!(world.position("in", "work").await, 1);
+        assert!(world.bodies("elsewhere").await.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn one_that_was_not_moved_comes_again() {
+    let world = world().await;
+    world.fill("in", 2).await;
+    let mut consumer = consumer(&world, 9).await;
+    world.faulty.times(Call::Append, Fault::Fail, 1);
+    let delivery = next(&mut consumer).await;
+    drop(delivery.dead_letter("no").await.unwrap_err());
+    next(&mut consumer).await.commit().await.unwrap();
+    world.pass(SECOND * 2).await;
+    let again = next(&mut consumer).await;
+    assert_eq!((again.offset(), again.attempt()), (0, 2));
+    again.dead_letter("no").await.unwrap();
+    assert_eq!(dead(&world).await, ["0"]);
+}
+
+#[tokio::test]
+async fn one_that_is_fenced_while_it_is_moved_is_moved_by_the_next_owner() {
+    for by_itself in [false, true] {
+        let world = world().await;
+        world.fill("in", 2).await;
+        let mut consumer = consumer(&world, 1).await;
+        world.faulty.set(Call::Append, Fault::Hold);
+        let delivery = next(&mut consumer).await;
+        let moving = match by_itself {
+            true => {
+                delivery.retry_after(Duration::ZERO);
+                None
+            }
+            false => Some(tokio::spawn(delivery.dead_letter("no"))),
+        };
+        let faulty = world.faulty.clone();
+        eventually("the append is under way", || faulty.held() == 1).await;
+        let usurper = world.take_over("in", "work").await;
+        world.faulty.heal();
+        if let Some(moving) = moving {
+            let refused = soon("an answer", moving).await.unwrap();
+            assert!(refused.unwrap_err().is_fenced());
+        }
+        quiet().await;
+        assert!(dead(&world).await.is_empty(), "neither of both is written");
+        assert_eq!(world.position("in", "work").await, 0);
+        world.faulty.inner().release(&usurper).await.unwrap();
+        world.pass(SECOND).await;
+        // It was begun before, by an owner that is gone.
+        let next = next(&mut consumer).await;
+        assert_eq!(next.offset(), 1);
+        next.commit().await.unwrap();
+        world.pass(SECOND).await;
+        assert_eq!(dead(&world).await, ["0"]);
+        assert_eq!(world.position("in", "work").await, 2);
+    }
+}
+
+#[tokio::test]
+async fn a_shutdown_waits_for_a_move() {
+    for by_itself in [false, true] {
+        let world = world().await;
+        world.fill("in", 1).await;
+        let mut consumer = consumer(&world, 1).await;
+        world.faulty.set(Call::Append, Fault::Hold);
+        let delivery = next(&mut consumer).await;
+        match by_itself {
+            true => delivery.retry_after(Duration::ZERO),
+            // Polled once, it is under way.
+            false => drop(poll_at_most(1, delivery.dead_letter("no")).await),
+        }
+        let faulty = world.faulty.clone();
+        eventually("the append is under way", || faulty.held() == 1).await;
+        let mut stopped = Box::pin(consumer.control().shutdown());
+        assert!(stays_pending(&mut stopped).await);
+        world.faulty.heal();
+        soon("the shutdown", stopped).await;
+        let state = world.group("in", "work").await;
+        assert_eq!((state.owner, state.position()), (None, 1));
+        assert_eq!(dead(&world).await, ["0"]);
+    }
+}
+
+#[tokio::test]
+async fn a_dead_letter_that_was_never_polled_is_a_handle_that_was_dropped() {
+    let world = world().await;
+    world.fill("in", 2).await;
+    let mut consumer = consumer(&world, 9).await;
+    drop(next(&mut consumer).await.dead_letter("no"));
+    next(&mut consumer).await.commit().await.unwrap();
+    world.pass(SECOND * 2).await;
+    assert_eq!(next(&mut consumer).await.offset(), 0);
+    assert!(dead(&world).await.is_empty());
+}
+
+#[tokio::test]
+async fn keys_go_to_their_partitions_of_the_dead() {
+    let world = world().await;
+    world.flow.create_stream("graves", 4).await.unwrap();
+    let mut producer = world.flow.producer("in").await.unwrap();
+    let messages = (0..40).map(|at| Message::new("m").with_key(format!("{}", at % 7)));
+    let batch: flowstream::Batch = messages.collect();
+    producer.append(batch).await.unwrap();
+    let builder = world.flow.consumer("in", "work").dead_letters("graves");
+    let mut consumer = builder.await.unwrap();
+    for _ in 0..40 {
+        next(&mut consumer).await.dead_letter("no").await.unwrap();
+    }
+    let mut places = BTreeSet::new();
+    for partition in 0..4 {
+        for (_, message) in world.flow.read("graves", partition, 0).await.unwrap() {
+            places.insert((message.key().unwrap().clone(), partition));
+        }
+    }
+    assert_eq!(places.len(), 7, "one place a key");
+}
