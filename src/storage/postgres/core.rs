@@ -41,6 +41,7 @@ pub(super) struct Core {
 
 /// The statements, for the schema.
 pub(super) struct Sql {
+    pub(super) append_plain: Statement,
     pub(super) append_one: Statement,
     pub(super) append_many: Statement,
     pub(super) settle: Statement,
@@ -80,6 +81,7 @@ impl Sql {
         let write = |sql: &str| statement(sql, Access::Write);
         let read = |sql: &str| statement(sql, Access::Read);
         Self {
+            append_plain: write(include_str!("sql/append_plain.sql")),
             append_one: write(include_str!("sql/append_one.sql")),
             append_many: write(include_str!("sql/append_many.sql")),
             settle: write("SELECT outcome, ord, base_offset FROM {schema}.settle($1, $2, $3)"),
