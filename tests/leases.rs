@@ -105,7 +105,12 @@ async fn a_look_that_takes_long_does_not_shorten_the_lease() {
     world.pass(LEASE / 2).await;
     // What the look shows was written long after it began.
     let renewal = flowstream::storage::Ranges::new();
-    world.faulty.inner().commit(&alive, &renewal).await.unwrap();
+    world
+        .faulty
+        .inner()
+        .commit(&alive, &renewal.into())
+        .await
+        .unwrap();
     world.faulty.let_go();
     world.pass_in(LEASE - Duration::from_millis(1), 100).await;
     assert!(stays_pending(&mut coming).await);

@@ -32,84 +32,34 @@
     reason = "a benchmark measures the machine"
 )]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod delivery;
-mod harness;
 mod latency;
 mod memory;
 mod raw;
 mod redb;
-mod support;
-mod table;
 
-use harness::Bench;
+use common::args::{Args, describe_machine};
+use common::harness::Bench;
+use common::{harness, support, table};
 
 fn main() {
-    let args = match Args::parse(std::env::args().skip(1)) {
-        Ok(args) => args,
-        Err(problem) => {
-            eprintln!("{problem}");
-            std::process::exit(2);
-        }
-    };
+    let args = Args::of_process();
     if args.is_test {
         return;
     }
     if let Some(dir) = args.dir {
         support::put_files_into(dir.into());
     }
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let file_system = support::file_system();
-    println!(
-        "{processors} processors; files on {}",
-        file_system.as_deref().unwrap_or("an unknown file system")
-    );
-    if file_system.as_deref() == Some("tmpfs") {
-        println!("WARNING: a tmpfs syncs nothing; give a directory on a disk with --dir");
-    }
-    if let Some(load) = support::load().filter(|load| *load > 0.5) {
-        println!("WARNING: the machine is busy (load {load}): a sync may wait for a processor");
-    }
+    describe_machine();
     let mut bench = Bench::new(args.is_quick, args.filter);
-    table::print_head();
+    table::print_head("runtime");
     redb::measure(&mut bench);
     memory::measure(&mut bench);
     delivery::measure(&mut bench);
     latency::measure(&mut bench);
     if let Some(path) = args.json {
         std::fs::write(path, bench.json()).expect("a writable file for --json");
-    }
-}
-
-#[derive(Default)]
-struct Args {
-    is_quick: bool,
-    /// Run by `cargo test`: nothing is measured.
-    is_test: bool,
-    json: Option<String>,
-    dir: Option<String>,
-    filter: Option<String>,
-}
-
-impl Args {
-    fn parse(args: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut parsed = Self::default();
-        let mut is_bench = false;
-        let mut args = args;
-        while let Some(arg) = args.next() {
-            match arg.as_str() {
-                "--quick" => parsed.is_quick = true,
-                "--json" => parsed.json = Some(args.next().ok_or("--json needs a file")?),
-                "--dir" => parsed.dir = Some(args.next().ok_or("--dir needs a directory")?),
-                "--bench" => is_bench = true,
-                "--test" | "--list" => parsed.is_test = true,
-                // What libtest knows.
-                "--test-threads" | "--skip" | "--format" | "--color" | "-Z" => drop(args.next()),
-                _ if arg.starts_with('-') => {}
-                _ => parsed.filter = Some(arg),
-            }
-        }
-        // cargo says `--bench` for `cargo bench`, and nothing for `cargo test --benches`.
-        parsed.is_test |= !is_bench && !parsed.is_quick;
-        Ok(parsed)
     }
 }

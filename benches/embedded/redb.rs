@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::harness::{Bench, Limit};
 use crate::raw::{RawFile, RawRedb};
-use crate::support::{Flavour, Place, SIZE, message, run};
+use crate::support::{Flavour, Place, SIZE, message, run, thousands};
 use crate::table::{Bar, Figure, Unit};
 
 pub(crate) fn measure(bench: &mut Bench) {
@@ -48,10 +48,7 @@ fn produce(bench: &mut Bench, flavour: Flavour, batch: usize) {
     if !bench.wants(&name) {
         return;
     }
-    let mut figure = Figure::new(name, flavour.name(), Unit::Rate(SIZE));
-    if batch >= 100 {
-        figure = figure.bar(Bar::Ratio(0.7));
-    }
+    let figure = Figure::new(name, flavour.name(), Unit::Rate(SIZE));
     let place = Place::new();
     let opened = Opened::new(&place, flavour);
     let mut redb = RawRedb::create(&place.file("raw.redb"));
@@ -61,7 +58,8 @@ fn produce(bench: &mut Bench, flavour: Flavour, batch: usize) {
         [figure],
         || [flushing(&opened, batch, window)],
         vec![
-            Limit::new("redb, one value", || [redb.produce(batch, window)]),
+            Limit::new("redb, one value", || [redb.produce(batch, window)])
+                .bar((batch >= 100).then_some(Bar::AtLeast(0.7))),
             Limit::new("file, append + fdatasync", || [file.produce(batch, window)]),
         ],
     );
@@ -241,11 +239,4 @@ fn draining(opened: &Opened, group: String, count: usize, kind: Drain) -> f64 {
         consumer.control().shutdown().await;
         count as f64 / took.as_secs_f64()
     })
-}
-
-fn thousands(count: usize) -> String {
-    match count {
-        1_000.. => format!("{},{:03}", count / 1_000, count % 1_000),
-        _ => count.to_string(),
-    }
 }

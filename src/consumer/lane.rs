@@ -71,8 +71,8 @@ pub(super) struct Lane {
     index: usize,
     pub(super) group: Group,
     watch: Subscription,
-    /// The owner that this lane was last. If it still is, it is as good as dead.
-    pub(super) former: Option<Id>,
+    /// The lease that this lane had last. If its owner still has it, that is as good as dead.
+    pub(super) former: Option<Lease>,
     /// The epoch that was fenced, until it is known by whom.
     pub(super) lost: Option<u64>,
     /// Of the storage, when it was seen last.
@@ -117,10 +117,10 @@ impl Lane {
         loop {
             self.shared.set_status(self.index, Status::Standby);
             let Some(session) = self.stand_by().await else {
-                return;
+                return self.let_go().await;
             };
             let epoch = session.lease().epoch;
-            self.former = Some(session.lease().owner);
+            self.former = Some(session.lease().clone());
             self.shared.set_status(self.index, Status::Active { epoch });
             tracing::info!(group = %self.group, epoch, "active");
 
@@ -136,7 +136,7 @@ impl Lane {
                     shared.wake();
                     tokio::select! {
                         biased;
-                        () = shared.until_stopped() => return,
+                        () = shared.until_stopped() => return self.let_go().await,
                         () = shared.polled_after(polls) => {}
                     }
                 }
@@ -151,6 +151,16 @@ impl Lane {
                     return;
                 }
             }
+        }
+    }
+
+    /// A lease that ended in another way than by giving it back is still held, where nobody has taken
+    /// it over.
+    async fn let_go(&self) {
+        let Some(lease) = &self.former else { return };
+        tokio::select! {
+            () = self.release(lease) => {}
+            () = sleep(&**self.flow.clock(), self.settings.drain) => {}
         }
     }
 

@@ -26,7 +26,7 @@ impl Lane {
     /// Waits for the lease, and claims it. `None` after a shutdown, and if the storage is closed.
     pub(super) async fn stand_by(&mut self) -> Option<Arc<Session>> {
         let (clock, shared) = (self.flow.clock().clone(), self.shared.clone());
-        let owner = Id::random();
+        let (owner, former) = (Id::random(), self.former.as_ref().map(|lease| lease.owner));
         // What was seen last, and since when a message is pending with it.
         let mut seen: Option<(u64, u64)> = None;
         let mut pending_since: Option<Duration> = None;
@@ -69,7 +69,7 @@ impl Lane {
                 next = Next::Claim(None);
                 continue;
             }
-            if state.liveness == Liveness::Dead || state.owner == self.former {
+            if state.liveness == Liveness::Dead || state.owner == former {
                 next = Next::Claim(Some(now));
                 continue;
             }
@@ -148,7 +148,7 @@ impl Lane {
     }
 
     /// Compares how the group stands with what this lane knew when it lost its lease: whether somebody
-    /// took it over, and whether the storage went back to an earlier state. `None` after a shutdown.
+    /// took it over, and whether the storage went back to an earlier state. `None` if the storage is closed.
     async fn compare(&mut self, state: &GroupState) -> Option<()> {
         if let Some(epoch) = self.lost.take() {
             let (group, owner) = (&self.group, state.owner);
@@ -165,7 +165,8 @@ impl Lane {
         let shared = self.shared.clone();
         tokio::select! {
             biased;
-            () = shared.until_stopped() => None,
+            // What was claimed meanwhile is given back where it is known.
+            () = shared.until_stopped() => Some(()),
             go_on = async {
                 match self.still_has(base, appended_at).await {
                     Ok(true) => Some(()),

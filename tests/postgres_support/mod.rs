@@ -45,7 +45,12 @@ pub enum Stop {
 impl Cluster {
     /// A new server with these settings besides the defaults, running.
     pub fn start_with(settings: &[(&str, &str)]) -> Self {
-        let cluster = Self::create(settings);
+        Self::start_in(&std::env::temp_dir(), settings)
+    }
+
+    /// As [`start_with`](Self::start_with), with its data below this directory.
+    pub fn start_in(parent: &Path, settings: &[(&str, &str)]) -> Self {
+        let cluster = Self::create(parent, settings);
         cluster.start();
         cluster
     }
@@ -56,8 +61,8 @@ impl Cluster {
     }
 
     /// A new server with variables in its environment, running.
-    pub fn start_in(environment: &[(String, String)], settings: &[(&str, &str)]) -> Self {
-        let mut cluster = Self::create(settings);
+    pub fn start_under(environment: &[(String, String)], settings: &[(&str, &str)]) -> Self {
+        let mut cluster = Self::create(&std::env::temp_dir(), settings);
         let variables = environment.iter();
         cluster.environment = variables
             .map(|(name, value)| format!("{name}={value}"))
@@ -66,9 +71,15 @@ impl Cluster {
         cluster
     }
 
-    fn create(settings: &[(&str, &str)]) -> Self {
+    /// Whether the user that runs the server can get into this directory.
+    pub fn can_use(parent: &Path) -> bool {
+        let status = as_server_user("test").arg("-x").arg(parent).status();
+        status.is_ok_and(|status| status.success())
+    }
+
+    fn create(parent: &Path, settings: &[(&str, &str)]) -> Self {
         let template = template();
-        let directory = new_directory("cluster");
+        let directory = new_directory_in(parent, "cluster");
         run(as_server_user("cp")
             .arg("-a")
             .arg(&template)
@@ -421,10 +432,14 @@ fn as_server_user(program: impl AsRef<std::ffi::OsStr>) -> Command {
 
 /// A new directory that belongs to who runs the server.
 fn new_directory(kind: &str) -> PathBuf {
+    new_directory_in(&std::env::temp_dir(), kind)
+}
+
+fn new_directory_in(parent: &Path, kind: &str) -> PathBuf {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let name = format!("flowstream-{kind}-{}-{number}", std::process::id());
-    let directory = std::env::temp_dir().join(name);
+    let directory = parent.join(name);
     let _ = fs::remove_dir_all(&directory);
     fs::create_dir_all(&directory).expect("a directory");
     if is_root() {

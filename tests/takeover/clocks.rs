@@ -36,7 +36,7 @@ fn the_clock_of_the_server_may_jump() {
     let Some(time) = FakeTime::new() else {
         return println!("libfaketime is not installed: skipped");
     };
-    let server = Cluster::start_in(&time.environment(), &[("max_connections", "200")]);
+    let server = Cluster::start_under(&time.environment(), &[("max_connections", "200")]);
     let world = World::new(&server);
     time.while_it_jumps(|| {
         for way in [Way::Kill, Way::Pause, Way::Stop] {

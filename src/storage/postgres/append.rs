@@ -76,26 +76,52 @@ impl Core {
     }
 
     async fn append_one(&self, append: &Append, row: &crate::storage::Row) -> Result<Vec<Place>> {
-        let id = Uuid::from_u128(append.id.0);
-        let commits = Commits::of(&append.commits);
+        let id = Value::Id(Uuid::from_u128(append.id.0));
+        let stream = Value::Text(row.partition.stream.as_str());
+        let partition = Value::Int(row.partition.index as i32);
         let columns = Columns::of(&row.records);
         let attributes = columns.attributes.as_ref();
+        let [count, ends, bodies, attribute_ends, attributes] = [
+            Value::Int(columns.count),
+            Value::Ints(Some(&columns.ends)),
+            Value::Bytes(Some(row.records.bodies())),
+            Value::Ints(attributes.map(|(ends, _)| &ends[..])),
+            Value::Bytes(attributes.map(|(_, bytes)| &bytes[..])),
+        ];
+        if append.commits.is_empty() {
+            let values = [
+                id,
+                stream,
+                partition,
+                count,
+                ends,
+                bodies,
+                attribute_ends,
+                attributes,
+            ];
+            let sql = &self.sql.append_plain;
+            let rows = self.run(&self.pool, sql, &values).await?;
+            if !rows.is_empty() {
+                return rows.iter().map(Place::read).collect();
+            }
+        }
+        let commits = Commits::of(&append.commits);
         let [streams, partitions, groups, owners, epochs, done] = commits.values();
         let values = [
-            Value::Id(id),
-            Value::Text(row.partition.stream.as_str()),
-            Value::Int(row.partition.index as i32),
+            id,
+            stream,
+            partition,
             streams,
             partitions,
             groups,
             owners,
             epochs,
             done,
-            Value::Int(columns.count),
-            Value::Ints(Some(&columns.ends)),
-            Value::Bytes(Some(row.records.bodies())),
-            Value::Ints(attributes.map(|(ends, _)| &ends[..])),
-            Value::Bytes(attributes.map(|(_, bytes)| &bytes[..])),
+            count,
+            ends,
+            bodies,
+            attribute_ends,
+            attributes,
         ];
         let rows = self.run(&self.pool, &self.sql.append_one, &values).await?;
         rows.iter().map(Place::read).collect()

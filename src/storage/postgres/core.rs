@@ -47,6 +47,7 @@ pub(super) struct Sql {
     /// What each of them begins with, and no other of this server.
     pub(super) mark: String,
     pub(super) cancel: Statement,
+    pub(super) append_plain: Statement,
     pub(super) append_one: Statement,
     pub(super) append_many: Statement,
     pub(super) settle: Statement,
@@ -93,6 +94,7 @@ impl Sql {
         let read = |sql: &str| statement(sql, Access::Read);
         Self {
             cancel: read(include_str!("sql/cancel.sql")),
+            append_plain: write(include_str!("sql/append_plain.sql")),
             append_one: write(include_str!("sql/append_one.sql")),
             append_many: write(include_str!("sql/append_many.sql")),
             settle: write("SELECT outcome, ord, base_offset FROM {schema}.settle($1, $2, $3)"),

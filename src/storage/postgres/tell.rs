@@ -27,8 +27,10 @@ struct Pending {
     is_telling: bool,
 }
 
-/// Between two statements: each takes a lock of the whole server.
-const PAUSE: Duration = Duration::from_millis(2);
+/// Each statement takes a lock of the whole server. One that took this long or longer, because others
+/// tell too, is followed by a rest of the same length; a rest that is shorter is no timer's business.
+const SLOW: Duration = Duration::from_millis(1);
+const LONGEST_REST: Duration = Duration::from_millis(10);
 
 impl Teller {
     pub(super) fn new(local: Arc<Notifier>) -> Self {
@@ -103,12 +105,17 @@ impl Telling {
                 return;
             }
             let values = [Value::Text(&core.schema), Value::Texts(&texts)];
+            let began = core.clock.now();
             let told = core.run(&core.pool, &core.sql.notify, &values);
             if let Err(error) = told.await {
                 // Others look by themselves, a little later.
                 tracing::debug!(%error, "could not tell other processes of messages");
             }
-            core.clock.sleep_until(core.clock.now() + PAUSE).await;
+            let now = core.clock.now();
+            let took = now.saturating_sub(began);
+            if took >= SLOW {
+                core.clock.sleep_until(now + took.min(LONGEST_REST)).await;
+            }
         }
     }
 }

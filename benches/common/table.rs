@@ -7,7 +7,8 @@ use std::io::Write as _;
 #[derive(Debug, Clone)]
 pub(crate) struct Figure {
     pub(crate) name: String,
-    pub(crate) runtime: &'static str,
+    /// On which runtime, through which connection.
+    pub(crate) setting: &'static str,
     pub(crate) unit: Unit,
     pub(crate) bar: Option<Bar>,
 }
@@ -21,22 +22,22 @@ pub(crate) enum Unit {
     Nanos,
     Micros,
     Count,
+    /// Bytes a message.
+    Bytes,
 }
 
 /// What the figure is hoped to be. A hint: it depends on the machine.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Bar {
-    /// Of the first limit.
-    Ratio(f64),
     AtLeast(f64),
     AtMost(f64),
 }
 
 impl Figure {
-    pub(crate) fn new(name: impl Into<String>, runtime: &'static str, unit: Unit) -> Self {
+    pub(crate) fn new(name: impl Into<String>, setting: &'static str, unit: Unit) -> Self {
         Self {
             name: name.into(),
-            runtime,
+            setting,
             unit,
             bar: None,
         }
@@ -50,12 +51,22 @@ impl Figure {
     }
 }
 
+impl Bar {
+    fn verdict(self, value: f64) -> String {
+        let (is_met, bar) = match self {
+            Self::AtLeast(least) => (value >= least, format!("≥ {}", bound(least))),
+            Self::AtMost(most) => (value <= most, format!("≤ {}", bound(most))),
+        };
+        format!("{bar}: {}", if is_met { "met" } else { "missed" })
+    }
+}
+
 /// The names of the columns.
-pub(crate) fn print_head() {
+pub(crate) fn print_head(setting: &str) {
     println!(
         "{:<51} {:<7} {:>18} {:>6} {:>16}  {:<24} {:>8} {:>16} {:>22}  bar",
         "figure",
-        "runtime",
+        setting,
         "flowstream",
         "MB/s",
         "(min–max)",
@@ -98,31 +109,40 @@ impl Samples {
     }
 }
 
-pub(crate) struct Row<'a> {
-    pub(crate) figure: &'a Figure,
-    pub(crate) own: Samples,
-    pub(crate) limits: Vec<(&'static str, Samples)>,
+/// What stands beside a figure.
+pub(crate) struct Beside {
+    pub(crate) name: &'static str,
+    /// Of the ratio.
+    pub(crate) bar: Option<Bar>,
+    pub(crate) samples: Samples,
 }
 
-impl Row<'_> {
+pub(crate) struct Row {
+    pub(crate) figure: Figure,
+    pub(crate) own: Samples,
+    pub(crate) limits: Vec<Beside>,
+}
+
+impl Row {
     pub(crate) fn print(&self) {
         let Figure {
             name,
-            runtime,
+            setting,
             unit,
             ..
-        } = self.figure;
+        } = &self.figure;
         let median = self.own.median();
         let megabytes = match unit {
             Unit::Rate(bytes) => format!("{:.1}", median * *bytes as f64 / 1e6),
             _ => String::new(),
         };
         let mut line = format!(
-            "{name:<51} {runtime:<7} {:>18} {megabytes:>6} {:>16}  ",
+            "{name:<51} {setting:<7} {:>18} {megabytes:>6} {:>16}  ",
             text(median, *unit),
             span(&self.own)
         );
-        for (index, (limit, samples)) in self.limits.iter().enumerate() {
+        for (index, limit) in self.limits.iter().enumerate() {
+            let Beside { name, bar, samples } = limit;
             if index > 0 {
                 let _ = write!(line, "\n{:<104}", "");
             }
@@ -139,46 +159,41 @@ impl Row<'_> {
             };
             let _ = write!(
                 line,
-                "{limit:<24} {:>8} {:>16} {ratio:>22}",
+                "{name:<24} {:>8} {:>16} {ratio:>22}",
                 short(samples.median()),
                 span(samples),
             );
-            if index == 0
-                && let Some(verdict) = self.verdict()
-            {
-                let _ = write!(line, "  {verdict}");
+            if let Some(bar) = bar {
+                let _ = write!(line, "  ratio {}", bar.verdict(ratios.median()));
             }
+            if index == 0
+                && let Some(bar) = self.figure.bar
+            {
+                let _ = write!(line, "  {}", bar.verdict(median));
+            }
+        }
+        if self.limits.is_empty()
+            && let Some(bar) = self.figure.bar
+        {
+            let _ = write!(line, "{:<92}  {}", "", bar.verdict(median));
         }
         println!("{}", line.trim_end());
         // Rows come one by one, also into a file.
         let _ = std::io::stdout().flush();
     }
 
-    fn verdict(&self) -> Option<String> {
-        let own = self.own.median();
-        let ratio = self
-            .limits
-            .first()
-            .map(|(_, limit)| self.own.ratios(limit).median());
-        let (is_met, bar) = match self.figure.bar? {
-            Bar::Ratio(least) => (ratio? >= least, format!("ratio ≥ {least}")),
-            Bar::AtLeast(least) => (own >= least, format!("≥ {}", short(least))),
-            Bar::AtMost(most) => (own <= most, format!("≤ {}", short(most))),
-        };
-        Some(format!("{bar}: {}", if is_met { "met" } else { "missed" }))
-    }
-
     pub(crate) fn json(&self) -> String {
         let Figure {
             name,
-            runtime,
+            setting,
             unit,
             ..
-        } = self.figure;
-        let limits = self.limits.iter().map(|(limit, samples)| {
+        } = &self.figure;
+        let limits = self.limits.iter().map(|limit| {
+            let Beside { name, samples, .. } = limit;
             let ratios = self.own.ratios(samples);
             format!(
-                "{{\"limit\": \"{limit}\", \"median\": {}, \"samples\": {:?}, \"ratio\": {}}}",
+                "{{\"limit\": \"{name}\", \"median\": {}, \"samples\": {:?}, \"ratio\": {}}}",
                 samples.median(),
                 samples.0,
                 Some(ratios.median())
@@ -187,7 +202,7 @@ impl Row<'_> {
             )
         });
         format!(
-            "  {{\"figure\": \"{name}\", \"runtime\": \"{runtime}\", \"unit\": \"{}\", \
+            "  {{\"figure\": \"{name}\", \"setting\": \"{setting}\", \"unit\": \"{}\", \
              \"median\": {}, \"samples\": {:?}, \"limits\": [{}]}}",
             unit_name(*unit),
             self.own.median(),
@@ -204,11 +219,21 @@ fn unit_name(unit: Unit) -> &'static str {
         Unit::Nanos => "ns",
         Unit::Micros => "µs",
         Unit::Count => "allocs",
+        Unit::Bytes => "B/msg",
     }
 }
 
 fn text(value: f64, unit: Unit) -> String {
     format!("{} {}", short(value), unit_name(unit))
+}
+
+/// A bar is a number that somebody chose.
+fn bound(value: f64) -> String {
+    if value >= 100.0 {
+        short(value)
+    } else {
+        value.to_string()
+    }
 }
 
 fn short(value: f64) -> String {

@@ -78,7 +78,8 @@ pub(crate) fn put_files_into(dir: PathBuf) {
     PARENT.set(dir).expect("the first to say so");
 }
 
-fn parent() -> &'static Path {
+/// Where files are put.
+pub(crate) fn parent() -> &'static Path {
     PARENT.get_or_init(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")))
 }
 
@@ -100,4 +101,12 @@ pub(crate) fn file_system() -> Option<String> {
 pub(crate) fn load() -> Option<f64> {
     let load = std::fs::read_to_string("/proc/loadavg").ok()?;
     load.split(' ').next()?.parse().ok()
+}
+
+/// As people write it.
+pub(crate) fn thousands(count: usize) -> String {
+    match count {
+        1_000.. => format!("{},{:03}", count / 1_000, count % 1_000),
+        _ => count.to_string(),
+    }
 }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use crate::table::{Figure, Row, Samples};
+use super::table::{Bar, Beside, Figure, Row, Samples};
 
 /// What the machine can do without this crate, measured in windows between those of the figure.
 pub(crate) struct Limit<'a, const N: usize> {
     name: &'static str,
+    bar: Option<Bar>,
     run: Box<dyn FnMut() -> [f64; N] + 'a>,
 }
 
@@ -14,7 +15,16 @@ impl<'a, const N: usize> Limit<'a, N> {
     pub(crate) fn new(name: &'static str, run: impl FnMut() -> [f64; N] + 'a) -> Self {
         Self {
             name,
+            bar: None,
             run: Box::new(run),
+        }
+    }
+
+    /// What the ratio to it is hoped to be.
+    pub(crate) fn bar(self, bar: impl Into<Option<Bar>>) -> Self {
+        Self {
+            bar: bar.into(),
+            ..self
         }
     }
 }
@@ -72,22 +82,54 @@ impl Bench {
                 }
             }
         }
-        for (index, figure) in figures.iter().enumerate() {
-            let row = Row {
-                figure,
-                own: Samples(own.iter().map(|sample| sample[index]).collect()),
-                limits: limits
-                    .iter()
-                    .zip(&theirs)
-                    .map(|(limit, all)| {
-                        let samples = all.iter().map(|sample| sample[index]).collect();
-                        (limit.name, Samples(samples))
-                    })
-                    .collect(),
-            };
-            row.print();
-            self.json.push(row.json());
+        for (index, figure) in figures.into_iter().enumerate() {
+            let of = |all: &[[f64; N]]| Samples(all.iter().map(|sample| sample[index]).collect());
+            let beside = limits.iter().zip(&theirs).map(|(limit, all)| Beside {
+                name: limit.name,
+                bar: limit.bar,
+                samples: of(all),
+            });
+            self.report(figure, of(&own), beside.collect());
         }
+    }
+
+    /// Measures several figures, all in turns with one limit.
+    pub(crate) fn compare(&mut self, mut contenders: Vec<Contender<'_>>, mut limit: Limit<'_, 1>) {
+        contenders.retain(|(figure, _)| self.wants(&figure.name));
+        if contenders.is_empty() {
+            return;
+        }
+        let mut own = vec![Vec::new(); contenders.len()];
+        let mut theirs = Vec::new();
+        for round in 0..=self.rounds {
+            let [sample] = (limit.run)();
+            let samples: Vec<_> = contenders.iter_mut().map(|(_, run)| run()).collect();
+            if round > 0 || self.quick {
+                theirs.push(sample);
+                for (all, sample) in own.iter_mut().zip(samples) {
+                    all.push(sample);
+                }
+            }
+        }
+        for ((figure, _), own) in contenders.into_iter().zip(own) {
+            let beside = Beside {
+                name: limit.name,
+                bar: limit.bar,
+                samples: Samples(theirs.clone()),
+            };
+            self.report(figure, Samples(own), vec![beside]);
+        }
+    }
+
+    /// Prints what was measured elsewhere.
+    pub(crate) fn report(&mut self, figure: Figure, own: Samples, limits: Vec<Beside>) {
+        let row = Row {
+            figure,
+            own,
+            limits,
+        };
+        row.print();
+        self.json.push(row.json());
     }
 
     /// Everything that was measured.
@@ -95,3 +137,6 @@ impl Bench {
         format!("[\n{}\n]\n", self.json.join(",\n"))
     }
 }
+
+/// A figure, and what measures it once.
+pub(crate) type Contender<'a> = (Figure, Box<dyn FnMut() -> f64 + 'a>);

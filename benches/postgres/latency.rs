@@ -1,0 +1,79 @@
+//! From the call of `send` to the delivery in another process, one message at a time.
+
+use std::sync::Arc;
+
+use flowstream::Message;
+use futures::SinkExt;
+use tokio::sync::Mutex;
+
+use crate::child::{Child, Role, dated};
+use crate::harness::{Bench, Limit};
+use crate::raw::{connect, insert_blob};
+use crate::server::{Link, Opened, Server};
+use crate::support::run;
+use crate::table::{Bar, Figure, Unit};
+
+/// Not worth waiting for the disk.
+const NOTIFY: &str = "WITH quick AS MATERIALIZED (
+        SELECT set_config('synchronous_commit', 'off', true)
+    ) SELECT pg_notify('bare', '') FROM quick";
+
+pub(crate) fn measure(bench: &mut Bench, server: &Server, link: Link) {
+    if !bench.wants("latency") {
+        return;
+    }
+    let figures = ["p50", "p99", "p99.9"].map(|part| {
+        let name = format!("latency to another process, {part}");
+        Figure::new(name, link.name(), Unit::Micros)
+    });
+    let opened = Opened::new(server, link);
+    let runtime = &opened.runtime;
+    let count = bench.count(1_000);
+    let url = opened.url();
+    let consumer = Child::start(Role::Consume, &url, "s");
+    let consumer = Arc::new(Mutex::new(consumer));
+    let listener = Arc::new(Mutex::new(Child::start(Role::Hear, &url, "bare")));
+    let connection = run(runtime, async move { connect(&url).await });
+    let connection = Arc::new(Mutex::new(connection));
+    bench.measure(
+        figures,
+        || {
+            let (flow, consumer) = (opened.flow.clone(), consumer.clone());
+            run(runtime, async move {
+                let mut consumer = consumer.lock().await;
+                let mut producer = flow.producer("s").await.expect("a producer");
+                let mut times = Vec::with_capacity(count);
+                for _ in 0..count {
+                    let message = Message::new(dated().to_vec());
+                    producer.send(message).await.expect("a durable message");
+                    times.push(consumer.heard().await);
+                }
+                percentiles(times)
+            })
+        },
+        vec![
+            Limit::new("INSERT, NOTIFY, SELECT", || {
+                let (connection, listener) = (connection.clone(), listener.clone());
+                run(runtime, async move {
+                    let mut connection = connection.lock().await;
+                    let mut listener = listener.lock().await;
+                    let mut times = Vec::with_capacity(count);
+                    for _ in 0..count {
+                        insert_blob(&mut connection, &dated()).await;
+                        let told = sqlx::query(NOTIFY).execute(&mut *connection).await;
+                        told.expect("a notification");
+                        times.push(listener.heard().await);
+                    }
+                    percentiles(times)
+                })
+            })
+            .bar(Bar::AtMost(2.0)),
+        ],
+    );
+}
+
+/// Of microseconds.
+fn percentiles(mut times: Vec<f64>) -> [f64; 3] {
+    times.sort_by(f64::total_cmp);
+    [500, 990, 999].map(|part| times[(times.len() - 1) * part / 1_000])
+}

@@ -1,0 +1,120 @@
+//! Through the Sink.
+
+use std::time::{Duration, Instant};
+
+use flowstream::{Flowstream, Message};
+use futures::SinkExt;
+use tokio::task::JoinSet;
+
+use crate::harness::{Bench, Limit};
+use crate::raw::Raw;
+use crate::server::{Link, Opened, Server};
+use crate::support::{SIZE, message, run, thousands};
+use crate::table::{Bar, Figure, Unit};
+
+pub(crate) fn measure(bench: &mut Bench, server: &Server, link: Link) {
+    for batch in [1, 10, 100, 1_000, 5_000] {
+        produce(bench, server, link, [batch, SIZE]);
+    }
+    produce(bench, server, link, [1_000, 1024]);
+    tasks(bench, server, link);
+}
+
+fn produce(bench: &mut Bench, server: &Server, link: Link, batch: [usize; 2]) {
+    let [count, size] = batch;
+    let mut name = format!("produce, flush each {}", thousands(count));
+    if size != SIZE {
+        name += " of 1 KiB";
+    }
+    if !bench.wants(&name) {
+        return;
+    }
+    let opened = Opened::new(server, link);
+    let runtime = &opened.runtime;
+    let raw = Raw::connect(runtime, opened.url());
+    let window = bench.window;
+    bench.measure(
+        [Figure::new(name, link.name(), Unit::Rate(size))],
+        || [flushing(&opened, batch, window)],
+        vec![
+            Limit::new("blob", || [raw.blobs(runtime, batch, window)])
+                .bar((count >= 100).then_some(Bar::AtLeast(0.8))),
+            Limit::new("rows", || [raw.rows(runtime, batch, window)])
+                .bar((count == 1_000).then_some(Bar::AtLeast(3.0))),
+        ],
+    );
+}
+
+fn tasks(bench: &mut Bench, server: &Server, link: Link) {
+    let name = "tasks: 1,000, send one by one";
+    if !bench.wants(name) {
+        return;
+    }
+    let opened = Opened::new(server, link);
+    let window = bench.window;
+    bench.measure(
+        [Figure::new(name, link.name(), Unit::Rate(SIZE))],
+        || [sending(&opened, 1_000, window)],
+        vec![
+            Limit::new("ours, flush each 500", || {
+                [flushing(&opened, [500, SIZE], window)]
+            })
+            .bar(Bar::AtLeast(0.6)),
+        ],
+    );
+}
+
+fn flushing(opened: &Opened<'_>, batch: [usize; 2], window: Duration) -> f64 {
+    let flow = opened.flow.clone();
+    run(&opened.runtime, async move {
+        let began = Instant::now();
+        let sent = flush_for(&flow, "s", batch, window).await;
+        sent as f64 / began.elapsed().as_secs_f64()
+    })
+}
+
+/// Fills and flushes as long as the window lasts: how many messages.
+pub(crate) async fn flush_for(
+    flow: &Flowstream,
+    stream: &str,
+    [batch, size]: [usize; 2],
+    window: Duration,
+) -> usize {
+    let message = match size {
+        SIZE => message(),
+        _ => Message::new(vec![b'x'; size]),
+    };
+    let mut producer = flow.producer(stream).await.expect("a producer");
+    let began = Instant::now();
+    let mut sent = 0;
+    while began.elapsed() < window {
+        for _ in 0..batch {
+            producer.feed(message.clone()).await.expect("room");
+        }
+        producer.flush().await.expect("all written");
+        sent += batch;
+    }
+    sent
+}
+
+fn sending(opened: &Opened<'_>, tasks: usize, window: Duration) -> f64 {
+    let flow = opened.flow.clone();
+    run(&opened.runtime, async move {
+        let producer = flow.producer("s").await.expect("a producer");
+        let began = Instant::now();
+        let mut running = JoinSet::new();
+        for _ in 0..tasks {
+            let mut producer = producer.clone();
+            running.spawn(async move {
+                let mut sent = 0;
+                while began.elapsed() < window {
+                    producer.send(message()).await.expect("a durable message");
+                    sent += 1;
+                }
+                sent
+            });
+        }
+        let sent: usize = running.join_all().await.into_iter().sum();
+        sent as f64 / began.elapsed().as_secs_f64()
+    })
+}
