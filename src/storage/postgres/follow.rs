@@ -161,7 +161,11 @@ impl Core {
         if let (false, false, Ok(runtime)) = (state.is_running, state.is_closed, runtime) {
             state.is_running = true;
             drop(state);
-            runtime.spawn(Following(self.clone()).run());
+            let following = Following {
+                core: self.clone(),
+                is_over: false,
+            };
+            runtime.spawn(following.run());
         } else {
             drop(state);
             self.users.news.notify_one();
@@ -169,11 +173,15 @@ impl Core {
     }
 }
 
-struct Following(Arc<Core>);
+struct Following {
+    core: Arc<Core>,
+    is_over: bool,
+}
 
 impl Following {
-    async fn run(self) {
-        let (clock, users) = (&self.0.clock, &self.0.users);
+    async fn run(mut self) {
+        let core = self.core.clone();
+        let (clock, users) = (&core.clock, &core.users);
         let mut pause = FIRST_PAUSE;
         let mut due = clock.now() + pause;
         loop {
@@ -185,6 +193,7 @@ impl Following {
                 }
                 if state.open.is_empty() && !state.must_move {
                     state.is_running = false;
+                    self.is_over = true;
                     return;
                 }
                 told
@@ -201,7 +210,7 @@ impl Following {
                             continue;
                         }
                     }
-                    let Ok(pass) = self.0.gate.enter() else {
+                    let Ok(pass) = core.gate.enter() else {
                         return;
                     };
                     pass
@@ -217,7 +226,7 @@ impl Following {
 
     /// Whether something was over.
     async fn round(&self, pass: &Pass) -> bool {
-        let core = &self.0;
+        let core = &self.core;
         let ended = match self.look().await {
             Ok(ended) => ended,
             Err(error) => {
@@ -256,7 +265,7 @@ impl Following {
 
     /// Takes out the transactions that are over; and for each message, whether it is done.
     async fn look(&self) -> Result<Vec<(Open, bool)>> {
-        let core = &self.0;
+        let core = &self.core;
         let (mut numbers, mut xids) = (vec![], vec![]);
         let (mut streams, mut partitions, mut names, mut offsets) =
             (vec![], vec![], vec![], vec![]);
@@ -300,15 +309,15 @@ impl Following {
 /// find out; what they appended is moved by somebody else.
 impl Drop for Following {
     fn drop(&mut self) {
+        // Another one may be running by now.
+        if self.is_over {
+            return;
+        }
         let left = {
-            let mut state = self.0.users.state();
-            if state.is_running {
-                state.is_running = false;
-                std::mem::take(&mut state.open)
-            } else {
-                // It ended by itself; another one may be running by now.
-                BTreeMap::new()
-            }
+            let mut state = self.core.users.state();
+            state.is_running = false;
+            state.told = None;
+            std::mem::take(&mut state.open)
         };
         drop(left);
     }
