@@ -571,13 +571,13 @@ async fn a_move_looks_at_all_where_the_server_is_not_the_one_it_was() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement"]
 async fn moves_while_a_snapshot_is_pinned() {
-    const WINDOW: Duration = Duration::from_secs(5);
+    const WINDOW: Duration = Duration::from_secs(4);
     let url = cluster().url(&cluster().database());
     let pool = pool(&url, "read committed");
     let flow = flowstream::open(&url).await.expect("it opens");
     let orders = flow.producer("orders").await.expect("a producer");
     let mut sent = 0;
-    for round in 0..4 {
+    for round in 0..3 {
         for pins in ["free", "read", "write"] {
             let mut pin = self::pool(&url, "repeatable read").begin().await.unwrap();
             if pins != "free" {
@@ -618,7 +618,7 @@ async fn moves_while_a_snapshot_is_pinned() {
                 counts.push((count as f64 / began.elapsed().as_secs_f64()).round());
             }
             println!(
-                "round {round}, {pins:>5}: transactions a second, in windows of 5 s: {counts:?}"
+                "round {round}, {pins:>5}: transactions a second, in windows of 4 s: {counts:?}"
             );
             drop(pin);
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use flowstream::postgres::sqlx::{self};
 use flowstream::postgres::{self, DeliveryExt};
 use flowstream::{Delivery, ErrorKind};
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 
 use crate::rig::{LEVELS, Rig, cluster, effect, eventually, next};
 
@@ -260,7 +260,7 @@ async fn only_transactions_of_the_same_database() {
         .consumer("orders", "billing")
         .await
         .expect("a consumer");
-    let theirs = consumer.next().await.unwrap().expect("a delivery");
+    let theirs = next(&mut consumer).await;
     let mut tx = rig.begin().await;
     let error = theirs
         .commit_in(&mut tx)
