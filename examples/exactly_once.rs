@@ -23,7 +23,7 @@ use futures::{FutureExt, SinkExt, StreamExt, TryStreamExt};
 const FROM: &str = "numbers";
 const TO: &str = "squares";
 const GROUP: &str = "squarers";
-const MESSAGES: u64 = 200_000;
+const MESSAGES: u64 = 500_000;
 const KILLS: u32 = 10;
 
 #[tokio::main]
@@ -48,7 +48,7 @@ async fn supervise(url: &str) -> Result<()> {
     for kill in 1..=KILLS {
         let mut worker = tokio::process::Command::from(worker(url, end)?);
         let mut worker = worker.kill_on_drop(true).spawn()?;
-        let moment = Duration::from_millis(20 + random() % 600);
+        let moment = Duration::from_millis(20 + random() % 1_200);
         tokio::select! {
             ended = worker.wait() => {
                 ensure!(ended?.success(), "a worker failed");

@@ -70,7 +70,9 @@ impl Core {
                     ends.push(Notification::Appended(partition, end));
                 }
             }
-            tell(self, pass, ends);
+            if !ends.is_empty() {
+                tell(self, pass, ends);
+            }
             if !is_more {
                 return Ok(());
             }

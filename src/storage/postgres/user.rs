@@ -105,6 +105,14 @@ impl Core {
                     self.server.name()
                 ))
             }
+            // Where the constraint is checked at once.
+            Some("ZF001") => Error::new(
+                ErrorKind::Fenced,
+                "the lease of the delivery was lost: the transaction can only be rolled back",
+            ),
+            Some("ZF002") => Error::invalid(
+                "another transaction has done the delivery: this one can only be rolled back",
+            ),
             Some("25P02") => Error::invalid(
                 "an earlier statement of the transaction has failed: it can only be rolled back",
             ),
