@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use flowstream::postgres::sqlx::{self};
 use flowstream::postgres::{self, DeliveryExt};
-use flowstream::{Delivery, ErrorKind};
+use flowstream::storage::{Reset, Storage};
+use flowstream::{Delivery, ErrorKind, Start};
 use futures::TryStreamExt;
 
-use crate::rig::{LEVELS, Rig, cluster, effect, eventually, next};
+use crate::rig::{LEVELS, Rig, cluster, effect, eventually, group, next};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn position_and_rows_are_written_together() {
@@ -234,6 +235,33 @@ async fn handle(rig: &Rig, delivery: Delivery) -> Result<(), ()> {
         let _ = postgres::commit(tx).await;
     }
     Ok(())
+}
+
+/// What was done before a group was sent back is to be done again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_that_is_sent_back_does_it_again() {
+    for level in LEVELS {
+        let rig = Rig::new(level, 3).await;
+        for round in 1..3 {
+            let mut consumer = rig.consumer().await;
+            for offset in 0..3 {
+                let delivery = next(&mut consumer).await;
+                let mut tx = rig.begin().await;
+                effect(&mut tx, offset).await.unwrap();
+                delivery.commit_in(&mut tx).await.expect("it has the lease");
+                postgres::commit(tx).await.expect("committed");
+            }
+            consumer.control().shutdown().await;
+            assert_eq!(rig.effects().len(), 3 * round);
+            let reset = Reset {
+                group: group(),
+                to: Some(Start::Earliest),
+                is_forced: false,
+            };
+            let state = rig.other.reset(reset).await.expect("sent back");
+            assert_eq!(state.position(), 0);
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -124,7 +124,7 @@ impl Sql {
             reset: write(include_str!("sql/reset.sql")),
             trim: write("SELECT {schema}.trim($1, $2, $3)"),
             sweep: write("SELECT {schema}.sweep($1, $2, $3)"),
-            here: read("SELECT {schema}.here()"),
+            here: read("SELECT {schema}.incarnation()::text"),
             look: read(include_str!("sql/look.sql")),
             move_outbox: write(include_str!("sql/move_outbox.sql")),
             append_in: for_schema(include_str!("sql/append_in.sql"), &options.schema).into(),

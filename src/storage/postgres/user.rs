@@ -14,7 +14,7 @@ use super::value::{Value, write_into};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Lease;
 
-/// Which database the storage is in, as the server says; unknown at first.
+/// Which database of which server the storage is in, as that says; unknown at first.
 #[derive(Debug, Default)]
 pub(super) struct Here(Mutex<Option<Arc<str>>>);
 
@@ -100,7 +100,8 @@ impl Core {
                 *self.here.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 Error::invalid(format!(
                     "the transaction is in another database than the storage, which is in the schema \
-                     {} in {}: begin it there; this one can only be rolled back",
+                     {} in {}, or that has failed over since: this one can only be rolled back; begin \
+                     another one there",
                     self.schema,
                     self.server.name()
                 ))

@@ -10,29 +10,11 @@
         PRIMARY KEY (group_id, "offset", epoch)
     );
 
-    -- Which database this is, so that a transaction of another one is told.
-    -- A backend belongs to one server and one database for its life, so its session keeps it.
-    CREATE FUNCTION {schema}.here() RETURNS text VOLATILE LANGUAGE plpgsql AS $function$
-    DECLARE
-        place text := current_setting('flowstream.here', true);
-    BEGIN
-        IF coalesce(place, '') = '' THEN
-            BEGIN
-                SELECT s.system_identifier::text INTO place FROM pg_control_system() s;
-            EXCEPTION WHEN insufficient_privilege THEN
-                place := 'unknown';
-            END;
-            SELECT place || '/' || d.oid INTO place FROM pg_database d WHERE d.datname = current_database();
-            PERFORM set_config('flowstream.here', place, false);
-        END IF;
-        RETURN place || '/' || '{schema}'::regnamespace::oid;
-    END
-    $function$;
-
-    -- The id of the transaction, which begins to write with this. Fails in another database.
+    -- The id of the transaction, which begins to write with this. Fails in another database, and on
+    -- another server.
     CREATE FUNCTION {schema}.begin_in(place text) RETURNS xid8 LANGUAGE plpgsql AS $function$
     BEGIN
-        IF place <> {schema}.here() THEN
+        IF place IS DISTINCT FROM {schema}.incarnation()::text THEN
             RAISE EXCEPTION 'the transaction is not in the database of the storage' USING ERRCODE = 'ZF003';
         END IF;
         RETURN pg_current_xact_id();
@@ -66,7 +48,9 @@
             -- Made after the snapshot of this transaction.
             RAISE EXCEPTION 'the group is newer than this transaction' USING ERRCODE = 'serialization_failure';
         END IF;
-        IF lease.owner IS DISTINCT FROM claimer OR lease.epoch <> at_epoch THEN
+        IF lease.owner IS DISTINCT FROM claimer OR lease.epoch <> at_epoch
+            OR lease.incarnation IS DISTINCT FROM {schema}.incarnation()
+        THEN
             outcome := 'fenced';
         END IF;
         INSERT INTO {schema}.acks (group_id, "offset", epoch, owner)
@@ -105,7 +89,10 @@
         END IF;
         SELECT p.* INTO STRICT last FROM {schema}.positions p
             WHERE p.group_id = NEW.group_id ORDER BY p.generation DESC LIMIT 1;
-        IF NEW.epoch >= 0 AND (lease.owner IS DISTINCT FROM NEW.owner OR lease.epoch <> NEW.epoch) THEN
+        IF NEW.epoch >= 0 AND (
+            lease.owner IS DISTINCT FROM NEW.owner OR lease.epoch <> NEW.epoch
+                OR lease.incarnation IS DISTINCT FROM {schema}.incarnation()
+        ) THEN
             RAISE EXCEPTION 'the lease with epoch % was taken over or given back', NEW.epoch
                 USING ERRCODE = 'ZF001';
         END IF;

@@ -170,7 +170,7 @@
 
     -- Takes the lease away, and moves the position unless `place` is NULL. No row if there is no such
     -- group; `done` is false if it has an owner who is not seen dead, and that is not to be forced.
-    -- Locks the lease.
+    -- Locks out the acks of transactions, then the lease.
     CREATE FUNCTION {schema}.reset(
         stream text, part int, grp text,
         place text, at_offset bigint, at_time timestamptz, forced boolean
@@ -189,10 +189,13 @@
         PERFORM {schema}.begin_write();
         SELECT l.* INTO lease FROM {schema}.streams s
             JOIN {schema}.leases l ON l.stream_id = s.stream_id AND l.partition = part AND l.name = grp
-            WHERE s.name = stream FOR NO KEY UPDATE OF l;
+            WHERE s.name = stream;
         IF NOT FOUND THEN
             RETURN;
         END IF;
+        PERFORM pg_advisory_xact_lock({schema}.gate(lease.group_id));
+        SELECT l.* INTO STRICT lease FROM {schema}.leases l
+            WHERE l.group_id = lease.group_id FOR NO KEY UPDATE;
         is_done := forced OR lease.owner IS NULL OR NOT coalesce({schema}.lives(lease.member), true);
         IF is_done THEN
             UPDATE {schema}.leases l SET owner = NULL, epoch = lease.epoch + 1, member = NULL
@@ -200,6 +203,9 @@
             IF place IS NULL THEN
                 PERFORM {schema}.advance(lease.group_id, '{}');
             ELSE
+                -- What they say is done is not, from here on.
+                DELETE FROM {schema}.acks a WHERE a.group_id = lease.group_id;
+                UPDATE {schema}.leases l SET acks_from = 0 WHERE l.group_id = lease.group_id;
                 INSERT INTO {schema}.positions (group_id, generation, position)
                     SELECT p.group_id, p.generation + 1, {schema}.position_at(
                         lease.stream_id, lease.partition, place, at_offset, at_time)
