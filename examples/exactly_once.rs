@@ -147,5 +147,5 @@ async fn prove(flow: &Flowstream, end: u64) -> Result<()> {
 
 fn random() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |now| u64::from(now.subsec_nanos() / 1_000))
+    now.map_or(0, |now| u64::from(now.subsec_micros()))
 }

@@ -193,7 +193,9 @@ async fn many_clients() {
         eventually(async || rig.state().await.position() == MESSAGES as u64).await;
         control.shutdown().await;
         working.await.unwrap().expect("no error");
-        let expected: Vec<u64> = (0..MESSAGES as u64).filter(|of| of % 7 != 0).collect();
+        let expected: Vec<u64> = (0..MESSAGES as u64)
+            .filter(|of: &u64| !of.is_multiple_of(7))
+            .collect();
         assert_eq!(rig.effects(), expected, "{level}");
         let state = rig.state().await;
         assert_eq!(
@@ -206,7 +208,7 @@ async fn many_clients() {
 
 async fn handle(rig: &Rig, delivery: Delivery) -> Result<(), ()> {
     let offset = delivery.offset();
-    if offset % 7 == 0 {
+    if offset.is_multiple_of(7) {
         delivery.commit().await.expect("committed");
         return Ok(());
     }
