@@ -108,6 +108,11 @@ impl Delivery {
         self.commit.session()
     }
 
+    #[cfg(feature = "postgres")]
+    pub(crate) fn handle(&self) -> &Commit {
+        &self.commit
+    }
+
     /// The stream that it comes from.
     pub fn stream(&self) -> &str {
         self.commit.stream()

@@ -112,6 +112,8 @@ mod message;
 mod name;
 mod operate;
 mod options;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 mod producer;
 mod ranges;
 mod retry;

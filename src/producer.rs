@@ -125,6 +125,28 @@ impl Producer {
         }
     }
 
+    /// A batch as rows for a transaction of the application, checked as far as it can be before
+    /// anything is written; and the batch.
+    #[cfg(feature = "postgres")]
+    pub(crate) async fn lay_out(
+        &self,
+        batch: Batch,
+    ) -> Result<(std::sync::Arc<crate::storage::Append>, Batch)> {
+        if let Err(error) = self.check_batch(&batch).and_then(|()| check_parts(&batch)) {
+            return Err(error.with_unsent(batch));
+        }
+        let laid_out = self.flow.appender().lay_out(&self.stream, batch).await;
+        laid_out.map_err(|unsent| {
+            let (error, batch) = unsent.into_parts();
+            error.with_unsent(batch)
+        })
+    }
+
+    #[cfg(feature = "postgres")]
+    pub(crate) fn flow(&self) -> &Flowstream {
+        &self.flow
+    }
+
     /// Takes back what is not known to be written and not under way: the batch that failed, if one
     /// did, and what was accepted since. In order; after this the sink is empty.
     pub fn take_unsent(&mut self) -> Vec<Batch> {
@@ -323,6 +345,23 @@ impl fmt::Debug for Producer {
             .field("closed", &self.closed)
             .finish_non_exhaustive()
     }
+}
+
+/// What a transaction of the application cannot take along.
+#[cfg(feature = "postgres")]
+fn check_parts(batch: &Batch) -> Result<()> {
+    if batch.in_doubt() {
+        return Err(Error::invalid(
+            "these messages are in doubt: only Producer::append finds out whether they are written",
+        ));
+    }
+    if batch.messages().iter().any(Message::has_commits) {
+        return Err(Error::invalid(
+            "commits ride in these messages, which a transaction does not take along: take them out \
+             (Message::take_commits) and give them to commit_in",
+        ));
+    }
+    Ok(())
 }
 
 fn closed(stream: &Name) -> Error {

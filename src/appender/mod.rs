@@ -147,6 +147,29 @@ impl Appender {
         }
     }
 
+    /// A batch as rows, for a transaction of the application; and the batch.
+    #[cfg(feature = "postgres")]
+    pub(crate) async fn lay_out(
+        &self,
+        stream: &Name,
+        batch: Batch,
+    ) -> Result<(Arc<crate::storage::Append>, Batch), Unsent> {
+        let shared = &*self.0;
+        let submission = Submission {
+            stream: stream.clone(),
+            batch,
+            atomic: true,
+            answer: oneshot::channel().0,
+        };
+        if let Err(error) = shared.learn_streams(&submission).await {
+            return Err(Unsent::Failed(error, submission.batch));
+        }
+        let mut statement = Statement::default();
+        statement.add(submission, &shared.routes, &shared.storage);
+        let append = statement.seal();
+        Ok((append, statement.into_batch()))
+    }
+
     /// Resolves once nothing is under way.
     pub(crate) async fn settled(&self) {
         loop {
@@ -224,18 +247,22 @@ impl Shared {
         }
     }
 
-    /// Finds out what has to be known before this batch can be part of a statement: the streams
-    /// that it names, and whether an earlier attempt is in the log.
-    async fn prepare(&self, mut submission: Submission) {
-        for stream in self.routes.lacking(&submission) {
+    async fn learn_streams(&self, submission: &Submission) -> Result<()> {
+        for stream in self.routes.lacking(submission) {
             let settings = self
                 .retry
                 .run(&*self.clock, || self.storage.create_stream(&stream, None))
-                .await;
-            match settings {
-                Ok(settings) => self.routes.learn(stream, settings),
-                Err(error) => return submission.fail(error),
-            }
+                .await?;
+            self.routes.learn(stream, settings);
+        }
+        Ok(())
+    }
+
+    /// Finds out what has to be known before this batch can be part of a statement: the streams
+    /// that it names, and whether an earlier attempt is in the log.
+    async fn prepare(&self, mut submission: Submission) {
+        if let Err(error) = self.learn_streams(&submission).await {
+            return submission.fail(error);
         }
         if let Some(doubt) = submission.batch.doubt.take() {
             let settled = self

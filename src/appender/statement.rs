@@ -9,6 +9,8 @@ use super::{AppendedRow, Submission};
 use crate::consumer::Session;
 use crate::delivery::Commit;
 use crate::error::{Error, ErrorKind};
+#[cfg(feature = "postgres")]
+use crate::message::Batch;
 use crate::message::Message;
 use crate::name::Name;
 use crate::storage::{Append, Id, Partition, Ranges, RecordsBuilder, Row, Storage};
@@ -330,6 +332,16 @@ impl Statement {
                 alone
             })
             .collect()
+    }
+
+    /// Gives the only batch back; the append is somebody else's.
+    #[cfg(feature = "postgres")]
+    pub(super) fn into_batch(mut self) -> Batch {
+        self.sealed = None;
+        let entry = self.entries.pop();
+        entry
+            .map(|entry| entry.submission.batch)
+            .unwrap_or_default()
     }
 
     fn partitions(&self) -> Arc<[Partition]> {

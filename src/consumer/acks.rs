@@ -6,10 +6,14 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::retries::Retries;
+use super::trust::Trusts;
 use super::warnings::{Warning, Warnings};
 use crate::error::{Error, Result};
 use crate::ranges::{Progress, Ranges};
 use crate::storage::Verdicts;
+
+/// How long a message waits once more whose transaction is open when it is due.
+const PUT_OFF: Duration = Duration::from_millis(50);
 
 /// Verdicts, and what of them is not written yet.
 #[derive(Debug)]
@@ -26,6 +30,8 @@ pub(super) struct Acks {
     times_dropped: u64,
     retries: Retries,
     warnings: Warnings,
+    /// In the hands of transactions of the application.
+    trusts: Trusts,
     /// Handles that are gone, whatever became of them.
     finished: u64,
     /// Those who wait for the next write.
@@ -42,6 +48,7 @@ impl Acks {
             times_dropped: 0,
             retries: Retries::new(attempts),
             warnings: Warnings::default(),
+            trusts: Trusts::default(),
             finished: 0,
             round: None,
         }
@@ -57,6 +64,10 @@ impl Acks {
 
     pub(super) fn retries_mut(&mut self) -> &mut Retries {
         &mut self.retries
+    }
+
+    pub(super) fn trusts(&mut self) -> &mut Trusts {
+        &mut self.trusts
     }
 
     pub(super) fn finished(&self) -> u64 {
@@ -113,6 +124,22 @@ impl Acks {
         is_left
     }
 
+    /// Takes what is due to come again; not what is in the hands of a transaction, which will be over.
+    pub(super) fn take_due(&mut self, now: Duration) -> Ranges {
+        let mut due = self.retries.take_due(now);
+        for offset in self.trusts.among(&due) {
+            due.remove(offset..offset + 1);
+            self.retries.put_off(offset, now.saturating_add(PUT_OFF));
+        }
+        due
+    }
+
+    /// Takes what is to be moved away; not what is in the hands of a transaction.
+    pub(super) fn take_exhausted(&mut self) -> Ranges {
+        self.retries
+            .take_exhausted(|offset| self.trusts.has(offset))
+    }
+
     /// One that comes again is handed out, unless it is done.
     pub(super) fn hand_out_again(&mut self, offset: u64) -> bool {
         self.retries.hand_out(offset);
@@ -125,6 +152,7 @@ impl Acks {
             self.dropped.remove(offsets.clone());
         }
         self.retries.done(offsets.clone());
+        self.trusts.done(offsets.clone());
         self.progress.insert(offsets);
     }
 
@@ -149,8 +177,12 @@ impl Acks {
         self.finished += 1;
     }
 
-    /// Whether something beyond a dropped message is done, so that it holds the position up.
+    /// Whether something beyond a dropped message is done, so that it holds the position up; or a
+    /// transaction has left one undone.
     pub(super) fn has_hole(&self) -> bool {
+        if self.trusts.has_lost() {
+            return true;
+        }
         match (
             self.dropped.iter().next(),
             self.progress.acked().iter().next_back(),
@@ -176,14 +208,15 @@ impl Acks {
 
     /// Takes the messages that hold the position up, to be delivered again.
     pub(super) fn take_holes(&mut self) -> Ranges {
-        let Some(last) = self.progress.acked().iter().next_back() else {
-            return Ranges::new();
-        };
-        let mut holes = self.dropped.clone();
-        holes.remove(last.start..u64::MAX);
+        let mut holes = Ranges::new();
+        if let Some(last) = self.progress.acked().iter().next_back() {
+            holes = self.dropped.clone();
+            holes.remove(last.start..u64::MAX);
+        }
         for hole in holes.iter() {
             self.dropped.remove(hole);
         }
+        holes.union(&self.trusts.take_lost());
         for offset in holes.iter().flatten() {
             self.retries.begin_again(offset);
         }

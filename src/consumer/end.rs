@@ -12,8 +12,8 @@ pub(crate) enum End {
     Lapsed,
     /// Nothing was polled or committed for `max_processing`.
     Stuck,
-    /// A message that it relayed is in doubt, and nobody will find out: only a new epoch keeps a
-    /// late write from landing beside the next delivery.
+    /// A message that it relayed or committed in a transaction is in doubt, and nobody will find out:
+    /// only a new epoch keeps a late write from landing beside the next delivery.
     InDoubt,
     /// It was given back.
     Released,
@@ -47,8 +47,8 @@ impl End {
             Self::InDoubt => Error::new(
                 ErrorKind::Fenced,
                 format!(
-                    "{group}: the lease with epoch {epoch} was given up, because a relayed \
-                     message that is in doubt was dropped"
+                    "{group}: the lease with epoch {epoch} was given up, because a message that was \
+                     relayed, or committed in a transaction, and is in doubt was dropped"
                 ),
             ),
             Self::Released => Error::new(

@@ -12,6 +12,7 @@ mod mend;
 mod retries;
 mod session;
 mod standby;
+mod trust;
 mod vigil;
 mod warnings;
 

@@ -91,6 +91,11 @@ impl Retries {
         self.raised.insert(offset);
     }
 
+    /// Not yet: later.
+    pub(super) fn put_off(&mut self, offset: u64, due: Duration) {
+        self.due.push(Reverse((due, offset)));
+    }
+
     /// When the next one is to be delivered again.
     pub(super) fn next_due(&self) -> Option<Duration> {
         self.due.peek().map(|Reverse((due, _))| *due)
@@ -128,13 +133,10 @@ impl Retries {
         ranges(exhausted)
     }
 
-    pub(super) fn has_exhausted(&self) -> bool {
-        !self.exhausted.is_empty()
-    }
-
-    /// Takes those that are to be moved away.
-    pub(super) fn take_exhausted(&mut self) -> Ranges {
-        let exhausted = std::mem::take(&mut self.exhausted);
+    /// Takes those that are to be moved away and that nothing keeps here.
+    pub(super) fn take_exhausted(&mut self, is_kept: impl Fn(u64) -> bool) -> Ranges {
+        let exhausted = self.exhausted.extract_if(.., |offset| !is_kept(*offset));
+        let exhausted: BTreeSet<u64> = exhausted.collect();
         self.moving.extend(&exhausted);
         ranges(exhausted)
     }
@@ -208,8 +210,9 @@ mod tests {
         retries.schedule(1, SECOND);
         assert_eq!(retries.exhaust(1..2, 3), Ranges::from(1..2));
         assert!(retries.take_due(SECOND).is_empty(), "it is not delivered");
-        assert_eq!(retries.take_exhausted(), Ranges::from(1..3));
-        assert!(!retries.has_exhausted());
+        assert_eq!(retries.take_exhausted(|at| at == 2), Ranges::from(1..2));
+        assert_eq!(retries.take_exhausted(|_| false), Ranges::from(2..3));
+        assert_eq!(retries.take_exhausted(|_| false), Ranges::new());
         assert_eq!((retries.moving(), retries.scheduled().len()), (2, 2));
         retries.done(0..2);
         assert_eq!(retries.moving(), 1);

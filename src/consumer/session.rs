@@ -1,6 +1,8 @@
 //! One lease of a consumer, from the claim to the end: shared by all who have a part in it.
 
 mod again;
+#[cfg(feature = "postgres")]
+mod entrusted;
 
 use std::fmt;
 use std::ops::Range;
@@ -153,8 +155,17 @@ impl Session {
     /// Let go of without a verdict.
     pub(crate) fn dropped(&self, offset: u64) {
         let mut acks = self.acks();
-        acks.dropped(offset);
+        let is_known = match acks.trusts().let_go(offset) {
+            Some(is_known) => is_known,
+            None => {
+                acks.dropped(offset);
+                true
+            }
+        };
         self.finish(acks, false);
+        if !is_known {
+            self.give_up();
+        }
     }
 
     fn finish(&self, mut acks: MutexGuard<'_, Acks>, wake_keeper: bool) {
@@ -317,7 +328,7 @@ impl Session {
         self.end(End::Fenced);
     }
 
-    /// A write that messages of this lease rode in may still land, and nobody will settle it.
+    /// A write that messages of this lease are part of may still land, and nobody will settle it.
     pub(crate) fn give_up(&self) {
         self.end(End::InDoubt);
     }
@@ -358,15 +369,21 @@ impl Session {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Resolves once all handles that were given out are gone, or the session has ended.
+    /// Resolves once all handles that were given out are gone, and the transactions over that commits
+    /// stand in; or the session has ended.
     pub(super) async fn drained(&self) {
         self.draining.store(true, Ordering::SeqCst);
-        while self.is_live() && self.acks().finished() < self.handles() {
+        while self.is_live() && self.is_held() {
             self.settled.notified().await;
         }
     }
 
-    pub(super) fn end_error(&self) -> Error {
+    fn is_held(&self) -> bool {
+        let mut acks = self.acks();
+        acks.finished() < self.handles() || !acks.trusts().is_empty()
+    }
+
+    pub(crate) fn end_error(&self) -> Error {
         let end = self.ended().unwrap_or(End::Closed);
         end.error(&self.lease)
     }

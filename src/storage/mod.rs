@@ -3,6 +3,7 @@
 //! Applications need nothing of this. Authors of a storage implement [`Storage`] and run the same
 //! conformance suite as the storages of this crate (feature `conformance`).
 
+use std::any::Any;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -74,7 +75,7 @@ pub(crate) mod redb;
 ///
 /// **Notifications.** After an append or a release became visible, every subscriber is told, soon
 /// and at best effort. A subscriber that may have missed something is told that it did.
-pub trait Storage: fmt::Debug + Send + Sync + 'static {
+pub trait Storage: Any + fmt::Debug + Send + Sync + 'static {
     /// Creates a stream with so many partitions, or with one, unless it is there; gives the
     /// settings of the one that is there now.
     fn create_stream<'a>(

@@ -51,7 +51,7 @@ impl Session {
             let (now, next) = (clock.now(), self.acks().retries().next_due());
             match next {
                 Some(due) if due <= now => {
-                    let retries = self.acks().retries_mut().take_due(now);
+                    let retries = self.acks().take_due(now);
                     if !retries.is_empty() {
                         return retries;
                     }
@@ -78,10 +78,13 @@ impl Session {
 
     /// Takes what is to be moved away; waits until something is.
     pub(in crate::consumer) async fn exhausted(&self) -> Ranges {
-        while !self.acks().retries().has_exhausted() {
+        loop {
+            let exhausted = self.acks().take_exhausted();
+            if !exhausted.is_empty() {
+                return exhausted;
+            }
             self.exhausted.notified().await;
         }
-        self.acks().retries_mut().take_exhausted()
     }
 
     /// A handle is made for a message that is moved away.

@@ -1,5 +1,10 @@
 //! Appending, and finding out about appends.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
 use super::columns::{Columns, Reader, encode_ranges, not_understood};
 use super::core::Core;
 use super::gate::Pass;
@@ -7,9 +12,7 @@ use super::tell::tell;
 use super::value::Value;
 use crate::error::{Error, Result};
 use crate::storage::group::{forgotten, no_partition};
-use crate::storage::{Append, Appended, Id, Lease, Notification, Partition, Ranges};
-use std::sync::Arc;
-use uuid::Uuid;
+use crate::storage::{Append, Appended, Id, Lease, Notification, Partition, Ranges, Row};
 
 /// The commits of an append, as arrays.
 #[derive(Default)]
@@ -56,6 +59,46 @@ pub(super) fn arrays(partitions: impl Iterator<Item = Partition>) -> (Vec<String
         .unzip()
 }
 
+/// Any number of rows as arrays: the ends of all of them stand one after the other, and so do those
+/// of the attributes, of the rows that have some.
+pub(super) struct Rows<'a> {
+    rows: &'a [Row],
+    pub(super) counts: Vec<i32>,
+    pub(super) ends: Vec<i32>,
+    pub(super) attribute_ends: Vec<i32>,
+    attributes: Vec<Option<Bytes>>,
+}
+
+impl<'a> Rows<'a> {
+    pub(super) fn of(rows: &'a [Row]) -> Self {
+        let mut arrays = Rows {
+            rows,
+            counts: Vec::with_capacity(rows.len()),
+            ends: Vec::new(),
+            attribute_ends: Vec::new(),
+            attributes: Vec::with_capacity(rows.len()),
+        };
+        for row in rows {
+            let columns = Columns::of(&row.records);
+            arrays.counts.push(columns.count);
+            arrays.ends.extend(columns.ends);
+            let (ends, attributes) = columns.attributes.unzip();
+            arrays.attribute_ends.extend(ends.unwrap_or_default());
+            arrays.attributes.push(attributes);
+        }
+        arrays
+    }
+
+    pub(super) fn bodies(&self) -> Vec<Option<&[u8]>> {
+        let bodies = self.rows.iter().map(|row| Some(&row.records.bodies()[..]));
+        bodies.collect()
+    }
+
+    pub(super) fn attributes(&self) -> Vec<Option<&[u8]>> {
+        self.attributes.iter().map(Option::as_deref).collect()
+    }
+}
+
 impl Core {
     pub(super) async fn append(self: &Arc<Self>, append: &Append, pass: &Pass) -> Result<Appended> {
         let places = match &*append.rows {
@@ -75,7 +118,7 @@ impl Core {
         Ok(answer)
     }
 
-    async fn append_one(&self, append: &Append, row: &crate::storage::Row) -> Result<Vec<Place>> {
+    async fn append_one(&self, append: &Append, row: &Row) -> Result<Vec<Place>> {
         let id = Value::Id(Uuid::from_u128(append.id.0));
         let stream = Value::Text(row.partition.stream.as_str());
         let partition = Value::Int(row.partition.index as i32);
@@ -131,28 +174,8 @@ impl Core {
         let id = Uuid::from_u128(append.id.0);
         let commits = Commits::of(&append.commits);
         let (streams, partitions) = arrays(append.rows.iter().map(|row| row.partition.clone()));
-        let columns: Vec<Columns> = append
-            .rows
-            .iter()
-            .map(|row| Columns::of(&row.records))
-            .collect();
-        let counts: Vec<i32> = columns.iter().map(|row| row.count).collect();
-        let ends: Vec<i32> = columns.iter().flat_map(|row| &row.ends).copied().collect();
-        let bodies = append
-            .rows
-            .iter()
-            .map(|row| Some(&row.records.bodies()[..]));
-        let bodies: Vec<Option<&[u8]>> = bodies.collect();
-        let attributes = columns.iter().map(|row| row.attributes.as_ref());
-        let attribute_ends: Vec<i32> = attributes
-            .clone()
-            .flatten()
-            .flat_map(|(ends, _)| ends)
-            .copied()
-            .collect();
-        let attributes: Vec<Option<&[u8]>> = attributes
-            .map(|attributes| attributes.map(|(_, bytes)| &bytes[..]))
-            .collect();
+        let rows = Rows::of(&append.rows);
+        let (bodies, attributes) = (rows.bodies(), rows.attributes());
         let [c_streams, c_partitions, groups, owners, epochs, done] = commits.values();
         let values = [
             Value::Id(id),
@@ -164,14 +187,14 @@ impl Core {
             owners,
             epochs,
             done,
-            Value::Ints(Some(&counts)),
-            Value::Ints(Some(&ends)),
+            Value::Ints(Some(&rows.counts)),
+            Value::Ints(Some(&rows.ends)),
             Value::ByteStrings(&bodies),
-            Value::Ints(Some(&attribute_ends)),
+            Value::Ints(Some(&rows.attribute_ends)),
             Value::ByteStrings(&attributes),
         ];
-        let rows = self.run(&self.pool, &self.sql.append_many, &values).await?;
-        rows.iter().map(Place::read).collect()
+        let places = self.run(&self.pool, &self.sql.append_many, &values);
+        places.await?.iter().map(Place::read).collect()
     }
 
     pub(super) async fn settle(

@@ -127,6 +127,11 @@ impl<'r> Reader<'r> {
         std::str::from_utf8(bytes).map_err(|_| not_understood())
     }
 
+    /// The id of a transaction, as text.
+    pub(super) fn xid(&mut self) -> Result<u64> {
+        self.text()?.parse().map_err(|_| not_understood())
+    }
+
     fn bytes(&mut self) -> Result<Option<Cow<'r, [u8]>>> {
         match self.raw()? {
             None => Ok(None),

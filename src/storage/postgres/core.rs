@@ -10,19 +10,21 @@ use sqlx::postgres::{PgConnection, PgRow};
 use super::cancel;
 use super::connect::{Connections, within};
 use super::error::{Access, Fail, Server};
+use super::follow::Users;
 use super::gate::{Gate, Pass};
 use super::listen::Listening;
 use super::members::Sightings;
 use super::options::PostgresOptions;
 use super::schema::for_schema;
 use super::tell::Teller;
+use super::user::Here;
 use super::value::{Value, write_into};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Id;
 
 /// What calls share.
-pub(super) struct Core {
+pub(crate) struct Core {
     pub(super) me: Weak<Self>,
     pub(super) server: Server,
     pub(super) schema: String,
@@ -38,6 +40,8 @@ pub(super) struct Core {
     pub(super) teller: Teller,
     pub(super) listening: Listening,
     pub(super) sightings: Arc<Sightings>,
+    pub(super) users: Users,
+    pub(super) here: Here,
     /// Of sockets and servers, which no test can let pass.
     pub(super) clock: SystemClock,
 }
@@ -64,6 +68,12 @@ pub(super) struct Sql {
     pub(super) reset: Statement,
     pub(super) trim: Statement,
     pub(super) sweep: Statement,
+    pub(super) here: Statement,
+    pub(super) look: Statement,
+    pub(super) move_outbox: Statement,
+    /// Within a transaction of the application.
+    pub(super) append_in: Arc<str>,
+    pub(super) commit_in: Arc<str>,
 }
 
 #[derive(Clone)]
@@ -104,7 +114,10 @@ impl Sql {
             notify: read(include_str!("sql/notify.sql")),
             create_stream: write("SELECT {schema}.create_stream($1, $2)"),
             create_group: write(include_str!("sql/create_group.sql")),
-            claim: write("SELECT c.* FROM {schema}.claim($1, $2, $3, $4, $5, $6, $7) c"),
+            claim: write(
+                "SELECT current_setting('transaction_isolation') = 'read committed', c.* \
+                 FROM {schema}.claim($1, $2, $3, $4, $5, $6, $7) c",
+            ),
             commit: write(
                 r#"SELECT "position", acked FROM {schema}.commit($1, $2, $3, $4, $5, $6, $7, $8)"#,
             ),
@@ -113,6 +126,11 @@ impl Sql {
             reset: write(include_str!("sql/reset.sql")),
             trim: write("SELECT {schema}.trim($1, $2, $3)"),
             sweep: write("SELECT {schema}.sweep($1, $2, $3)"),
+            here: read("SELECT {schema}.incarnation()::text"),
+            look: read(include_str!("sql/look.sql")),
+            move_outbox: write(include_str!("sql/move_outbox.sql")),
+            append_in: for_schema(include_str!("sql/append_in.sql"), &options.schema).into(),
+            commit_in: for_schema(include_str!("sql/commit_in.sql"), &options.schema).into(),
             mark,
         }
     }

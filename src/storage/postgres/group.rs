@@ -96,7 +96,16 @@ impl Core {
         );
         let rows = self.run(&self.leases, &self.sql.claim, &values).await?;
         let row = rows.first().ok_or_else(|| no_group(&claim.group))?;
-        Reader::new(row).state(&self.sightings)
+        let mut columns = Reader::new(row);
+        let (is_fresh, state) = (columns.bool()?, columns.state(&self.sightings)?);
+        if is_fresh || state.owner != Some(claim.owner) {
+            return Ok(state);
+        }
+        // Its snapshot may be older than its lock, and lack what transactions of the application did
+        // just before that. Nothing of the old epoch commits any more.
+        let states = self.observe(std::slice::from_ref(&claim.group)).await?;
+        let state = states.into_iter().next().flatten();
+        state.ok_or_else(|| no_group(&claim.group))
     }
 
     pub(super) async fn groups(&self, stream: Option<&Name>) -> Result<Vec<Group>> {

@@ -10,7 +10,8 @@ use futures_core::stream::BoxStream;
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 
-use self::core::{Core, Sql};
+pub(crate) use self::core::Core;
+use self::core::Sql;
 use super::notify::Notifier;
 use super::{
     Append, Appended, Claim, Fetched, Group, GroupState, Id, Lease, Name, Notification, Partition,
@@ -20,12 +21,16 @@ use crate::clock::SystemClock;
 use crate::error::{Error, Result};
 use connect::Connections;
 use error::{Fail, Server};
+use follow::Users;
+pub(crate) use follow::{Ending, ended};
 use gate::Gate;
 use listen::Listening;
 use members::Sightings;
 pub use options::PostgresOptions;
 pub use schema::schema_sql;
 use tell::Teller;
+use user::Here;
+pub(crate) use user::Outcome;
 
 mod append;
 mod cancel;
@@ -33,14 +38,17 @@ mod columns;
 mod connect;
 mod core;
 mod error;
+mod follow;
 mod gate;
 mod group;
 mod listen;
 mod log;
 mod members;
 mod options;
+mod outbox;
 mod schema;
 mod tell;
+mod user;
 mod value;
 
 /// A storage in a schema of a PostgreSQL database, 14 or later, for any number of processes.
@@ -164,14 +172,23 @@ impl PostgresStorage {
             teller,
             listening,
             sightings,
+            users: Users::default(),
+            here: Here::default(),
             clock: SystemClock::new(),
         });
+        // Of a process that is gone.
+        core.move_soon();
         Self { core, local }
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
     }
 }
 
 impl Drop for PostgresStorage {
     fn drop(&mut self) {
+        self.core.users.close();
         self.core.listening.close();
         self.local.close();
     }
@@ -331,6 +348,7 @@ impl Storage for PostgresStorage {
     fn close(&self) -> BoxFuture<'_, Result<()>> {
         Box::pin(async move {
             self.core.gate.close().await;
+            self.core.users.close();
             self.core.listening.close();
             self.local.close();
             self.core.pool.close().await;

@@ -45,7 +45,7 @@
     END
     $function$;
 
-    -- No row if there is no such group. Locks the lease.
+    -- No row if there is no such group. Locks out the acks of transactions, then the lease.
     CREATE FUNCTION {schema}.claim(
         stream text, part int, grp text, claimer uuid, process uuid,
         over_epoch bigint, over_generation bigint
@@ -69,12 +69,18 @@
         PERFORM {schema}.begin_write();
         SELECT l.* INTO lease FROM {schema}.streams s
             JOIN {schema}.leases l ON l.stream_id = s.stream_id AND l.partition = part AND l.name = grp
-            WHERE s.name = stream FOR NO KEY UPDATE OF l;
+            WHERE s.name = stream;
         IF NOT FOUND THEN
             RETURN;
         END IF;
+        -- In this order: what commits before the lock is folded, what comes after it is fenced.
+        PERFORM pg_advisory_xact_lock({schema}.gate(lease.group_id));
+        SELECT l.* INTO STRICT lease FROM {schema}.leases l
+            WHERE l.group_id = lease.group_id FOR NO KEY UPDATE;
         SELECT * INTO STRICT last FROM {schema}.positions p
             WHERE p.group_id = lease.group_id ORDER BY p.generation DESC LIMIT 1;
+        SELECT f.position, f.acked INTO last.position, last.acked
+            FROM {schema}.fold(lease.group_id, last.position, last.acked) f;
         -- A lease of its own from before a failover is as good as another's that is dead.
         is_mine := coalesce(lease.owner = claimer AND lease.incarnation = now_here, false);
         is_over := lease.owner IS NOT NULL AND NOT is_mine
@@ -164,7 +170,7 @@
 
     -- Takes the lease away, and moves the position unless `place` is NULL. No row if there is no such
     -- group; `done` is false if it has an owner who is not seen dead, and that is not to be forced.
-    -- Locks the lease.
+    -- Locks out the acks of transactions, then the lease.
     CREATE FUNCTION {schema}.reset(
         stream text, part int, grp text,
         place text, at_offset bigint, at_time timestamptz, forced boolean
@@ -183,10 +189,13 @@
         PERFORM {schema}.begin_write();
         SELECT l.* INTO lease FROM {schema}.streams s
             JOIN {schema}.leases l ON l.stream_id = s.stream_id AND l.partition = part AND l.name = grp
-            WHERE s.name = stream FOR NO KEY UPDATE OF l;
+            WHERE s.name = stream;
         IF NOT FOUND THEN
             RETURN;
         END IF;
+        PERFORM pg_advisory_xact_lock({schema}.gate(lease.group_id));
+        SELECT l.* INTO STRICT lease FROM {schema}.leases l
+            WHERE l.group_id = lease.group_id FOR NO KEY UPDATE;
         is_done := forced OR lease.owner IS NULL OR NOT coalesce({schema}.lives(lease.member), true);
         IF is_done THEN
             UPDATE {schema}.leases l SET owner = NULL, epoch = lease.epoch + 1, member = NULL
@@ -194,6 +203,9 @@
             IF place IS NULL THEN
                 PERFORM {schema}.advance(lease.group_id, '{}');
             ELSE
+                -- What they say is done is not, from here on.
+                DELETE FROM {schema}.acks a WHERE a.group_id = lease.group_id;
+                UPDATE {schema}.leases l SET acks_from = 0 WHERE l.group_id = lease.group_id;
                 INSERT INTO {schema}.positions (group_id, generation, position)
                     SELECT p.group_id, p.generation + 1, {schema}.position_at(
                         lease.stream_id, lease.partition, place, at_offset, at_time)

@@ -4,7 +4,7 @@
         attempted bigint[], attempts int[], start_offset bigint, end_offset bigint,
         incarnation bigint, lives boolean, member uuid
     ) LANGUAGE sql BEGIN ATOMIC
-        SELECT l.owner, l.epoch, p.generation, p.position, p.acked::text, p.attempted, p.attempts,
+        SELECT l.owner, l.epoch, p.generation, f.position, f.acked::text, p.attempted, p.attempts,
             b.start_offset, b.end_offset, {schema}.incarnation(),
             CASE WHEN l.owner IS NOT NULL THEN {schema}.lives(l.member) END, l.member
         FROM {schema}.leases l
@@ -12,6 +12,7 @@
             SELECT * FROM {schema}.positions p
             WHERE p.group_id = l.group_id ORDER BY p.generation DESC LIMIT 1
         ) p
+        CROSS JOIN LATERAL {schema}.fold(l.group_id, p.position, p.acked) f
         CROSS JOIN LATERAL {schema}.bounds(l.stream_id, l.partition) b
         WHERE l.group_id = id;
     END;
@@ -30,9 +31,18 @@
         tried bigint[];
         counts int[];
         cut bigint;
+        has_acks boolean;
     BEGIN
         SELECT * INTO STRICT last FROM {schema}.positions p
             WHERE p.group_id = id ORDER BY p.generation DESC LIMIT 1;
+        -- Groups of which no transaction of the application did anything pay for one look.
+        has_acks := EXISTS (
+            SELECT FROM {schema}.acks a WHERE a.group_id = id AND a."offset" >= last.position
+        );
+        IF has_acks THEN
+            SELECT f.position, f.acked INTO last.position, last.acked
+                FROM {schema}.fold(id, last.position, last.acked) f;
+        END IF;
         new_position := last.position;
         new_acked := last.acked + done + int8multirange(int8range(0, last.position));
         IF lower(new_acked) = 0 THEN
@@ -54,6 +64,9 @@
         END IF;
         INSERT INTO {schema}.positions (group_id, generation, position, acked, attempted, attempts)
             VALUES (id, last.generation + 1, new_position, new_acked, tried, counts);
+        IF has_acks THEN
+            PERFORM {schema}.drop_acks(id, new_position);
+        END IF;
         -- The range begins where the last one ended: no dead index entry is walked. The update
         -- makes those fail whose snapshot is older (repeatable read): they would take the place
         -- of a generation that is gone.

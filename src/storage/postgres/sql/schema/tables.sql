@@ -69,6 +69,7 @@
         incarnation bigint,
         member uuid,
         trimmed_below bigint NOT NULL DEFAULT 0,
+        acks_from bigint NOT NULL DEFAULT 0,
         CONSTRAINT leases_name UNIQUE (stream_id, partition, name)
     ) WITH (fillfactor = 50);
 

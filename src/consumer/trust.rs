@@ -1,0 +1,143 @@
+//! Messages whose commit stands in a transaction of the application, which knows what becomes of it.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use crate::ranges::Ranges;
+
+/// Of one lease. A message that is here is neither done nor dropped.
+#[derive(Debug, Default)]
+pub(super) struct Trusts {
+    open: BTreeMap<u64, Trust>,
+    /// Let go of, and left undone by their transactions.
+    lost: Ranges,
+}
+
+#[derive(Debug)]
+struct Trust {
+    /// `None` while it is not known, and if nobody waited for the answer.
+    transaction: Option<u64>,
+    is_let_go: bool,
+}
+
+#[cfg_attr(
+    not(feature = "postgres"),
+    allow(
+        dead_code,
+        reason = "no other storage has transactions of the application"
+    )
+)]
+impl Trusts {
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    pub(super) fn has(&self, offset: u64) -> bool {
+        self.open.contains_key(&offset)
+    }
+
+    /// Those of `offsets` that are here.
+    pub(super) fn among(&self, offsets: &Ranges) -> Vec<u64> {
+        let open = self.open.keys().copied();
+        open.filter(|offset| offsets.contains(*offset)).collect()
+    }
+
+    /// The commit stands in this transaction from now on; gives the one in which it stood before. That
+    /// one is over: another one waits for it.
+    pub(super) fn put(&mut self, offset: u64, transaction: Option<u64>) -> Option<u64> {
+        let trust = Trust {
+            transaction,
+            is_let_go: false,
+        };
+        self.open.insert(offset, trust)?.transaction
+    }
+
+    /// The commit stands in none.
+    pub(super) fn take_back(&mut self, offset: u64) {
+        self.open.remove(&offset);
+    }
+
+    /// A handle is gone. `None` if its message is not here; else whether somebody will find out.
+    pub(super) fn let_go(&mut self, offset: u64) -> Option<bool> {
+        let trust = self.open.get_mut(&offset)?;
+        trust.is_let_go = true;
+        Some(trust.transaction.is_some())
+    }
+
+    /// The transaction is over and has not done it. Whether it was here.
+    pub(super) fn undone(&mut self, offset: u64, transaction: u64) -> bool {
+        if !self.stands_in(offset, transaction) {
+            return false;
+        }
+        if self
+            .open
+            .remove(&offset)
+            .is_some_and(|trust| trust.is_let_go)
+        {
+            self.lost.insert(offset..offset + 1);
+        }
+        true
+    }
+
+    pub(super) fn stands_in(&self, offset: u64, transaction: u64) -> bool {
+        let trust = self.open.get(&offset);
+        trust.is_some_and(|trust| trust.transaction == Some(transaction))
+    }
+
+    /// They are done, in whatever way.
+    pub(super) fn done(&mut self, offsets: Range<u64>) {
+        if !self.lost.is_empty() {
+            self.lost.remove(offsets.clone());
+        }
+        if !self.open.is_empty() {
+            self.open.retain(|offset, _| !offsets.contains(offset));
+        }
+    }
+
+    pub(super) fn has_lost(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
+    /// To be delivered again.
+    pub(super) fn take_lost(&mut self) -> Ranges {
+        std::mem::take(&mut self.lost)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_comes_again_when_its_transaction_left_it_and_so_did_the_handle() {
+        let mut trusts = Trusts::default();
+        assert_eq!(trusts.let_go(7), None, "not here");
+        assert_eq!(trusts.put(7, Some(100)), None);
+        assert!(trusts.undone(7, 100));
+        assert!(!trusts.has_lost(), "somebody still has it");
+        assert_eq!(trusts.let_go(7), None);
+
+        trusts.put(7, Some(101));
+        assert_eq!(trusts.let_go(7), Some(true));
+        assert!(!trusts.undone(7, 100), "another transaction");
+        assert!(trusts.undone(7, 101));
+        assert_eq!(trusts.take_lost(), Ranges::from(7..8));
+        assert!(trusts.is_empty() && !trusts.has_lost());
+    }
+
+    #[test]
+    fn what_is_done_is_forgotten() {
+        let mut trusts = Trusts::default();
+        trusts.put(3, None);
+        assert_eq!(
+            trusts.let_go(3),
+            Some(false),
+            "nobody knows the transaction"
+        );
+        trusts.put(4, Some(100));
+        trusts.let_go(4);
+        trusts.undone(4, 100);
+        trusts.done(0..5);
+        assert!(trusts.is_empty() && !trusts.has_lost());
+    }
+}

@@ -1,0 +1,160 @@
+    -- Done, says a transaction of the application: committed or rolled back with what else it wrote.
+    -- A row stays after the ledger says the same, so that its key keeps another transaction of the
+    -- same epoch from doing the same message; `drop_acks` takes it away.
+    CREATE TABLE {schema}.acks (
+        group_id bigint NOT NULL,
+        "offset" bigint NOT NULL,
+        epoch bigint NOT NULL,
+        owner uuid NOT NULL,
+        xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
+        PRIMARY KEY (group_id, "offset", epoch)
+    );
+
+    -- The id of the transaction, which begins to write with this. Fails in another database, and on
+    -- another server.
+    CREATE FUNCTION {schema}.begin_in(place text) RETURNS xid8 LANGUAGE plpgsql AS $function$
+    BEGIN
+        IF place IS DISTINCT FROM {schema}.incarnation()::text THEN
+            RAISE EXCEPTION 'the transaction is not in the database of the storage' USING ERRCODE = 'ZF003';
+        END IF;
+        RETURN pg_current_xact_id();
+    END
+    $function$;
+
+    -- What those who commit an ack share, and who takes the lease over has alone.
+    CREATE FUNCTION {schema}.gate(id bigint) RETURNS bigint IMMUTABLE LANGUAGE sql
+        RETURN hashtextextended('{schema}.acks', 7215846520348) # id;
+
+    -- One message is done, if this transaction commits. The row is written in any case: one that may
+    -- not be keeps the transaction from committing, also where nobody heeds the answer 'fenced', or
+    -- 'taken' (another transaction has done it). Waits for another transaction that is about to do
+    -- the same. Locks nothing that others need.
+    CREATE FUNCTION {schema}.commit_in(
+        place text, stream text, part int, grp text, claimer uuid, at_epoch bigint, at_offset bigint,
+        OUT outcome text, OUT transaction text
+    ) LANGUAGE plpgsql
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    DECLARE
+        me xid8 := {schema}.begin_in(place);
+        lease {schema}.leases;
+    BEGIN
+        transaction := me::text;
+        outcome := 'done';
+        SELECT l.* INTO lease FROM {schema}.streams s
+            JOIN {schema}.leases l ON l.stream_id = s.stream_id AND l.partition = part AND l.name = grp
+            WHERE s.name = stream;
+        IF NOT FOUND THEN
+            -- Made after the snapshot of this transaction.
+            RAISE EXCEPTION 'the group is newer than this transaction' USING ERRCODE = 'serialization_failure';
+        END IF;
+        IF lease.owner IS DISTINCT FROM claimer OR lease.epoch <> at_epoch
+            OR lease.incarnation IS DISTINCT FROM {schema}.incarnation()
+        THEN
+            outcome := 'fenced';
+        END IF;
+        INSERT INTO {schema}.acks (group_id, "offset", epoch, owner)
+            VALUES (lease.group_id, at_offset, at_epoch, claimer) ON CONFLICT DO NOTHING;
+        IF NOT FOUND AND NOT EXISTS (
+            SELECT FROM {schema}.acks a
+            WHERE a.group_id = lease.group_id AND a."offset" = at_offset AND a.epoch = at_epoch
+                AND a.xid = me
+        ) THEN
+            outcome := 'taken';
+            -- An epoch that never is.
+            INSERT INTO {schema}.acks (group_id, "offset", epoch, owner)
+                VALUES (lease.group_id, at_offset, -(me::text::bigint), claimer) ON CONFLICT DO NOTHING;
+        END IF;
+    END
+    $function$;
+
+    -- At COMMIT: an ack of a lease that was lost, or of a message that is done, does not pass.
+    --
+    -- Locks until the commit is over, against a takeover. In read committed that is an advisory lock,
+    -- shared, which leaves no trace in the rows; the looks that follow see the latest. In the
+    -- stricter levels the snapshot may be older than a takeover: there it is the row of the lease,
+    -- which cannot be locked if it was updated since (40001).
+    CREATE FUNCTION {schema}.check_ack() RETURNS trigger LANGUAGE plpgsql
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    DECLARE
+        lease {schema}.leases;
+        last {schema}.positions;
+    BEGIN
+        IF current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') THEN
+            PERFORM pg_advisory_xact_lock_shared({schema}.gate(NEW.group_id));
+            SELECT l.* INTO STRICT lease FROM {schema}.leases l WHERE l.group_id = NEW.group_id;
+        ELSE
+            SELECT l.* INTO STRICT lease FROM {schema}.leases l WHERE l.group_id = NEW.group_id FOR SHARE;
+        END IF;
+        SELECT p.* INTO STRICT last FROM {schema}.positions p
+            WHERE p.group_id = NEW.group_id ORDER BY p.generation DESC LIMIT 1;
+        IF NEW.epoch >= 0 AND (
+            lease.owner IS DISTINCT FROM NEW.owner OR lease.epoch <> NEW.epoch
+                OR lease.incarnation IS DISTINCT FROM {schema}.incarnation()
+        ) THEN
+            RAISE EXCEPTION 'the lease with epoch % was taken over or given back', NEW.epoch
+                USING ERRCODE = 'ZF001';
+        END IF;
+        IF NEW.epoch < 0 OR NEW."offset" < last.position OR last.acked @> NEW."offset" THEN
+            RAISE EXCEPTION 'the message at offset % is done already', NEW."offset" USING ERRCODE = 'ZF002';
+        END IF;
+        RETURN NULL;
+    END
+    $function$;
+
+    CREATE CONSTRAINT TRIGGER fence AFTER INSERT ON {schema}.acks DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION {schema}.check_ack();
+
+    -- What is done, with what transactions of the application committed and the ledger does not say
+    -- yet. By offset, from the position up, only where something is missing: a number that is given
+    -- at the insert would pass over transactions that commit late.
+    CREATE FUNCTION {schema}.fold(
+        id bigint, at_position bigint, at_acked int8multirange,
+        OUT "position" bigint, OUT acked int8multirange
+    ) STABLE LANGUAGE plpgsql
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    DECLARE
+        more int8multirange;
+    BEGIN
+        "position" := at_position;
+        acked := at_acked;
+        IF NOT EXISTS (
+            SELECT FROM {schema}.acks a WHERE a.group_id = id AND a."offset" >= at_position
+        ) THEN
+            RETURN;
+        END IF;
+        SELECT range_agg(int8range(a."offset", a."offset" + 1)) INTO more
+            FROM unnest(int8multirange(int8range(at_position, 9223372036854775807)) - at_acked) gap
+            JOIN {schema}.acks a
+                ON a.group_id = id AND a."offset" >= lower(gap) AND a."offset" < upper(gap);
+        IF more IS NOT NULL THEN
+            acked := at_acked + more;
+            IF lower(acked) = at_position THEN
+                SELECT upper(r) INTO "position" FROM unnest(acked) r LIMIT 1;
+                acked := acked - int8multirange(int8range(at_position, "position"));
+            END IF;
+        END IF;
+    END
+    $function$;
+
+    -- Deletes acks below the position, once it is so much further. The range begins where the last
+    -- one ended: no dead index entry is walked. The update makes those transactions fail whose
+    -- snapshot is older (repeatable read): the keys that stood in their way are gone. The caller
+    -- holds the lock of the lease.
+    CREATE FUNCTION {schema}.drop_acks(id bigint, before bigint) RETURNS void LANGUAGE plpgsql
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    DECLARE
+        low bigint;
+    BEGIN
+        SELECT l.acks_from INTO low FROM {schema}.leases l WHERE l.group_id = id;
+        IF before - low < 16384 THEN
+            RETURN;
+        END IF;
+        DELETE FROM {schema}.acks a WHERE a.group_id = id AND a."offset" >= low AND a."offset" < before;
+        UPDATE {schema}.leases l SET acks_from = before WHERE l.group_id = id;
+    END
+    $function$;
+

@@ -1,0 +1,128 @@
+//! Within a transaction of the application.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sqlx::AssertSqlSafe;
+use sqlx::postgres::{PgConnection, PgRow};
+use uuid::Uuid;
+
+use super::columns::{Reader, not_understood};
+use super::core::Core;
+use super::error::{Access, Fail};
+use super::log::as_bigint;
+use super::value::{Value, write_into};
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::Lease;
+
+/// Which database of which server the storage is in, as that says; unknown at first.
+#[derive(Debug, Default)]
+pub(super) struct Here(Mutex<Option<Arc<str>>>);
+
+/// What became of the commit of a message in a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It stands in the transaction with this id.
+    Stands(u64),
+    /// The lease was lost: the transaction cannot commit.
+    Fenced,
+    /// Another transaction has done the message: this one cannot commit.
+    Taken,
+}
+
+impl Core {
+    pub(crate) async fn commit_in(
+        &self,
+        transaction: &mut PgConnection,
+        lease: &Lease,
+        offset: u64,
+    ) -> Result<Outcome> {
+        let here = self.here().await?;
+        let of = &lease.group.partition;
+        let values = [
+            Value::Text(&here),
+            Value::Text(of.stream.as_str()),
+            Value::Int(of.index as i32),
+            Value::Text(lease.group.name.as_str()),
+            Value::Id(Uuid::from_u128(lease.owner.0)),
+            Value::Bigint(as_bigint(lease.epoch)),
+            Value::Bigint(as_bigint(offset)),
+        ];
+        let row = self
+            .within(transaction, &self.sql.commit_in, &values)
+            .await?;
+        let mut columns = Reader::new(&row);
+        match columns.text()? {
+            "done" => Ok(Outcome::Stands(columns.xid()?)),
+            "fenced" => Ok(Outcome::Fenced),
+            "taken" => Ok(Outcome::Taken),
+            _ => Err(not_understood()),
+        }
+    }
+
+    pub(super) async fn here(&self) -> Result<Arc<str>> {
+        let known = || self.here.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(here) = known().clone() {
+            return Ok(here);
+        }
+        let rows = self.run(&self.pool, &self.sql.here, &[]).await?;
+        let row = rows.first().ok_or_else(not_understood)?;
+        let here: Arc<str> = Reader::new(row).text()?.into();
+        *known() = Some(here.clone());
+        Ok(here)
+    }
+
+    /// Runs a statement that gives one row on the connection of a transaction. What goes wrong there
+    /// leaves the transaction failed.
+    pub(super) async fn within(
+        &self,
+        transaction: &mut PgConnection,
+        sql: &Arc<str>,
+        values: &[Value<'_>],
+    ) -> Result<PgRow> {
+        let answer = if self.is_direct {
+            let query = sqlx::query(AssertSqlSafe(sql.clone()));
+            let query = values.iter().fold(query, |query, value| value.bind(query));
+            query.fetch_one(transaction).await
+        } else {
+            let sql = write_into(sql, values);
+            sqlx::raw_sql(AssertSqlSafe(sql))
+                .fetch_one(transaction)
+                .await
+        };
+        answer.map_err(|error| self.explain_within(error))
+    }
+
+    fn explain_within(&self, error: sqlx::Error) -> Error {
+        let fail = Fail::Running(error);
+        match fail.code().as_deref() {
+            Some("ZF003" | "3F000" | "42P01" | "42883") => {
+                // After a failover the storage may be in another place than it was.
+                *self.here.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                Error::invalid(format!(
+                    "the transaction is in another database than the storage, which is in the schema \
+                     {} in {}, or that has failed over since: this one can only be rolled back; begin \
+                     another one there",
+                    self.schema,
+                    self.server.name()
+                ))
+            }
+            // Where the constraint is checked at once.
+            Some("ZF001") => Error::new(
+                ErrorKind::Fenced,
+                "the lease of the delivery was lost: the transaction can only be rolled back",
+            ),
+            Some("ZF002") => Error::invalid(
+                "another transaction has done the delivery: this one can only be rolled back",
+            ),
+            Some("25P02") => Error::invalid(
+                "an earlier statement of the transaction has failed: it can only be rolled back",
+            ),
+            Some("40001" | "40P01" | "55P03" | "57014") => Error::new(
+                ErrorKind::Unavailable,
+                "the transaction collided with another one, and can only be rolled back: begin again",
+            )
+            .with_source(self.server.explain(fail, Access::Read)),
+            _ => self.server.explain(fail, Access::Read),
+        }
+    }
+}
