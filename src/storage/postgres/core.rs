@@ -121,7 +121,7 @@ impl Sql {
             commit: write(
                 r#"SELECT "position", acked FROM {schema}.commit($1, $2, $3, $4, $5, $6, $7, $8)"#,
             ),
-            release: write("SELECT {schema}.release($1, $2, $3, $4, $5)"),
+            release: write(include_str!("sql/release.sql")),
             groups: read(include_str!("sql/groups.sql")),
             reset: write(include_str!("sql/reset.sql")),
             trim: write("SELECT {schema}.trim($1, $2, $3)"),

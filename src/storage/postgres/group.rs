@@ -165,19 +165,22 @@ impl Core {
         Reader::new(row).progress()
     }
 
-    pub(super) async fn release(self: &Arc<Self>, lease: &Lease, pass: &Pass) -> Result<()> {
+    pub(super) async fn release(&self, lease: &Lease) -> Result<()> {
+        let released = Notification::Released(lease.group.partition.clone());
+        let text = self.teller.text(&released);
         let values = of(
             &lease.group,
             [
                 Value::Id(Uuid::from_u128(lease.owner.0)),
                 Value::Bigint(as_bigint(lease.epoch)),
+                Value::Text(&self.schema),
+                Value::Text(&text),
             ],
         );
         let rows = self.run(&self.leases, &self.sql.release, &values).await?;
         let row = rows.first().ok_or_else(not_understood)?;
         if Reader::new(row).bool()? {
-            let partition = lease.group.partition.clone();
-            tell(self, pass, vec![Notification::Released(partition)]);
+            self.teller.tell_here([released]);
         }
         Ok(())
     }

@@ -298,7 +298,7 @@ impl Storage for PostgresStorage {
         let lease = lease.clone();
         Box::pin(async move {
             self.core
-                .call_with_pass(|core, pass| async move { core.release(&lease, &pass).await })
+                .call(|core| async move { core.release(&lease).await })
                 .await
         })
     }

@@ -45,6 +45,16 @@ impl Teller {
         &self.tag
     }
 
+    /// What tells others of this; empty if it is not for others.
+    pub(super) fn text(&self, notification: &Notification) -> String {
+        encode(&self.tag, notification).unwrap_or_default()
+    }
+
+    /// Tells the subscribers of this process what others are told in another way.
+    pub(super) fn tell_here(&self, notifications: impl IntoIterator<Item = Notification>) {
+        self.local.send(notifications);
+    }
+
     fn pending(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
