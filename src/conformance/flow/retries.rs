@@ -185,7 +185,7 @@ pub(crate) async fn attempts_survive_a_takeover(harness: Arc<dyn Harness>) {
 pub(crate) async fn one_that_waits_for_a_retry_keeps_its_lease(harness: Arc<dyn Harness>) {
     let rig = Rig::new(harness);
     rig.fill("orders", 0..1).await;
-    let builder = rig.consumer("orders", "billing").lease(LEASE * 3);
+    let builder = rig.consumer("orders", "billing").lease(LEASE * 2);
     let mut consumer = made(builder.max_processing(LEASE / 2)).await;
     rig.next(&mut consumer).await.retry_after(LEASE * 4);
     let what = "a message comes again";
