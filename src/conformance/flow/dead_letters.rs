@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::rig::{LEASE, Rig, delivered, made, patient};
+use super::rig::{Rig, delivered, made, patient};
 use super::sink::send;
 use crate::conformance::Harness;
 use crate::conformance::support::assert_fenced;
@@ -155,8 +155,7 @@ pub(crate) async fn one_that_kills_its_owners_is_moved(harness: Arc<dyn Harness>
 pub(crate) async fn a_fenced_owner_moves_nothing(harness: Arc<dyn Harness>) {
     let rig = Rig::new(harness);
     rig.fill("orders", 0..2).await;
-    let builder = patient(rig.consumer("orders", "billing")).lease(LEASE);
-    let mut consumer = made(builder).await;
+    let mut consumer = rig.takes("orders", "billing").await;
     let mut held = rig.expect(&mut consumer, 0..2).await;
     let lease = rig.takes_over("orders", "billing").await;
     let mut refused = held.remove(0).dead_letter("too late").await;
@@ -169,7 +168,7 @@ pub(crate) async fn a_fenced_owner_moves_nothing(harness: Arc<dyn Harness>) {
     assert_eq!(rig.subject.range(&dead).await, 0..0, "nothing is there");
     rig.subject.released(&lease).await;
     let what = "the next owner gets it";
-    let next = delivered(rig.passing(LEASE / 20, what, consumer.next()).await);
+    let next = delivered(rig.passing(LATER, what, consumer.next()).await);
     assert_eq!(next.offset(), 0);
     next.dead_letter("in time").await.expect("it is moved");
     assert_eq!(rig.numbers("orders.billing.dead").await, [0]);
