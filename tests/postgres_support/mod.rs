@@ -222,6 +222,17 @@ impl Cluster {
         try_run(&mut psql(&self.url(database), sql))
     }
 
+    /// Waits until nobody else is connected to a database.
+    pub fn wait_for_sessions(&self, database: &str) {
+        let others = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}' \
+             AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        );
+        wait("all sessions end", || {
+            self.psql(database, &others).trim() == "0"
+        });
+    }
+
     /// A new, empty database: its name.
     pub fn database(&self) -> String {
         static NUMBER: AtomicU32 = AtomicU32::new(0);

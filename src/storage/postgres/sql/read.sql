@@ -22,7 +22,11 @@ LEFT JOIN LATERAL (
     WHERE greatest($3, l.start_offset) < l.end_offset
     LIMIT 1
 ) w ON true
-LEFT JOIN {schema}.batches b
-    ON b.stream_id = p.stream_id AND b.partition = p.partition
-    AND b.base_offset >= w.first AND b.base_offset <= w.last
+LEFT JOIN LATERAL (
+    -- Fenced off, or the planner may walk the whole partition and compare the offsets afterwards.
+    SELECT * FROM {schema}.batches b
+    WHERE b.stream_id = p.stream_id AND b.partition = p.partition
+        AND b.base_offset >= w.first AND b.base_offset <= w.last
+    OFFSET 0
+) b ON true
 WHERE s.name = $1 AND p.partition = $2

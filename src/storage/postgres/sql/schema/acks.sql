@@ -127,8 +127,12 @@
         END IF;
         SELECT range_agg(int8range(a."offset", a."offset" + 1)) INTO more
             FROM unnest(int8multirange(int8range(at_position, 9223372036854775807)) - at_acked) gap
-            JOIN {schema}.acks a
-                ON a.group_id = id AND a."offset" >= lower(gap) AND a."offset" < upper(gap);
+            CROSS JOIN LATERAL (
+                -- Fenced off, or the planner may walk all acks of the group.
+                SELECT * FROM {schema}.acks a
+                WHERE a.group_id = id AND a."offset" >= lower(gap) AND a."offset" < upper(gap)
+                OFFSET 0
+            ) a;
         IF more IS NOT NULL THEN
             acked := at_acked + more;
             IF lower(acked) = at_position THEN

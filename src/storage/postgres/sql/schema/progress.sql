@@ -3,19 +3,29 @@
         owner uuid, epoch bigint, generation bigint, "position" bigint, acked text,
         attempted bigint[], attempts int[], start_offset bigint, end_offset bigint,
         incarnation bigint, lives boolean, member uuid
-    ) LANGUAGE sql BEGIN ATOMIC
-        SELECT l.owner, l.epoch, p.generation, f.position, f.acked::text, p.attempted, p.attempts,
-            b.start_offset, b.end_offset, {schema}.incarnation(),
-            CASE WHEN l.owner IS NOT NULL THEN {schema}.lives(l.member) END, l.member
-        FROM {schema}.leases l
-        CROSS JOIN LATERAL (
-            SELECT * FROM {schema}.positions p
-            WHERE p.group_id = l.group_id ORDER BY p.generation DESC LIMIT 1
-        ) p
-        CROSS JOIN LATERAL {schema}.fold(l.group_id, p.position, p.acked) f
-        CROSS JOIN LATERAL {schema}.bounds(l.stream_id, l.partition) b
-        WHERE l.group_id = id;
-    END;
+    ) LANGUAGE plpgsql
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    DECLARE
+        lease {schema}.leases;
+        last {schema}.positions;
+        folded record;
+        log record;
+    BEGIN
+        SELECT * INTO lease FROM {schema}.leases l WHERE l.group_id = id;
+        IF NOT FOUND THEN
+            RETURN;
+        END IF;
+        SELECT * INTO STRICT last FROM {schema}.positions p
+            WHERE p.group_id = id ORDER BY p.generation DESC LIMIT 1;
+        SELECT * INTO folded FROM {schema}.fold(id, last.position, last.acked);
+        SELECT * INTO log FROM {schema}.bounds(lease.stream_id, lease.partition);
+        RETURN QUERY SELECT lease.owner, lease.epoch, last.generation, folded."position",
+            folded.acked::text, last.attempted, last.attempts, log.start_offset, log.end_offset,
+            {schema}.incarnation(),
+            CASE WHEN lease.owner IS NOT NULL THEN {schema}.lives(lease.member) END, lease.member;
+    END
+    $function$;
 
     -- The next generation of a group: what was done before, and this; the greater count of attempts,
     -- of the first thousand that have one and are not done. The caller holds the lock of the lease.

@@ -45,6 +45,7 @@
         floor {schema}.floors;
         last bigint;
         newest bigint;
+        kept bigint;
         gone uuid;
         emptied int;
         deleted int;
@@ -56,44 +57,38 @@
         IF NOT FOUND THEN
             RETURN false;
         END IF;
-        WITH old AS (
+        SELECT count(*), max(o.base_offset + o.count) INTO emptied, last FROM (
             SELECT b.base_offset, b.count FROM {schema}.batches b
             WHERE b.stream_id = floor.stream_id AND b.partition = floor.partition
                 AND b.base_offset >= floor.emptied_below AND b.base_offset < floor.start_offset
             ORDER BY b.base_offset LIMIT at_most
-        ), now_empty AS (
-            UPDATE {schema}.batches b
+        ) o;
+        UPDATE {schema}.batches b
             SET ends = NULL, bodies = '', attribute_ends = NULL, attributes = NULL
-            FROM old
             WHERE b.stream_id = floor.stream_id AND b.partition = floor.partition
-                AND b.base_offset = old.base_offset
-        )
-        SELECT count(*), max(old.base_offset + old.count) INTO emptied, last FROM old;
+                AND b.base_offset >= floor.emptied_below AND b.base_offset < last;
         SELECT b.base_offset INTO newest FROM {schema}.batches b
             WHERE b.stream_id = floor.stream_id AND b.partition = floor.partition
             ORDER BY b.base_offset DESC OFFSET 1024 LIMIT 1;
-        WITH old AS MATERIALIZED (
-            SELECT o.* FROM (
+        -- Times never go back within a partition: what is old stands before what is not.
+        SELECT count(*), max(o.base_offset + o.count), max(o.batch_id::text)::uuid
+            INTO deleted, kept, gone FROM (
                 SELECT b.base_offset, b.count, b.batch_id, b.appended_at FROM {schema}.batches b
                 WHERE b.stream_id = floor.stream_id AND b.partition = floor.partition
                     AND b.base_offset >= floor.kept_from
                     AND b.base_offset < least(newest, coalesce(last, floor.emptied_below))
                 ORDER BY b.base_offset LIMIT at_most
             ) o
-            WHERE o.appended_at < clock_timestamp() - interval '1 hour'
-        ), now_gone AS (
-            DELETE FROM {schema}.batches b USING old
-            WHERE newest IS NOT NULL AND b.stream_id = floor.stream_id
-                AND b.partition = floor.partition AND b.base_offset = old.base_offset
-        )
-        SELECT count(*), max(old.base_offset + old.count), max(old.batch_id::text)::uuid
-            INTO deleted, newest, gone FROM old WHERE newest IS NOT NULL;
+            WHERE newest IS NOT NULL AND o.appended_at < clock_timestamp() - interval '1 hour';
+        DELETE FROM {schema}.batches b
+            WHERE b.stream_id = floor.stream_id AND b.partition = floor.partition
+                AND b.base_offset >= floor.kept_from AND b.base_offset < kept;
         UPDATE {schema}.floors f
             SET emptied_below = coalesce(last, f.emptied_below),
-                kept_from = coalesce(newest, f.kept_from),
+                kept_from = coalesce(kept, f.kept_from),
                 forgotten = greatest(f.forgotten, gone)
             WHERE f.stream_id = floor.stream_id AND f.partition = floor.partition
-                AND (last IS NOT NULL OR newest IS NOT NULL);
+                AND (last IS NOT NULL OR kept IS NOT NULL);
         RETURN emptied = at_most OR deleted = at_most;
     END
     $function$;
