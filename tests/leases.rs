@@ -104,7 +104,7 @@ async fn a_look_that_takes_long_does_not_shorten_the_lease() {
     assert!(stays_pending(&mut coming).await);
     world.pass(LEASE / 2).await;
     // What the look shows was written long after it began.
-    let renewal = flowstream::storage::Ranges::new();
+    let renewal = flowstream::storage::Verdicts::default();
     world.faulty.inner().commit(&alive, &renewal).await.unwrap();
     world.faulty.let_go();
     world.pass_in(LEASE - Duration::from_millis(1), 100).await;
