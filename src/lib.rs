@@ -85,7 +85,7 @@
 //! | --- | --- | --- |
 //! | `redb:PATH` | embedded, one file, one process; every commit is fsynced | `redb` (default) |
 //! | `memory:` | for tests, and as a bus inside a process; gone with it | |
-//! | `postgres://…` | a schema in a PostgreSQL database (14 or later), shared by any number of processes; in the making, see the README | `postgres` |
+//! | `postgres://…` | a schema in a PostgreSQL database (14 or later), shared by any number of processes | `postgres` |
 //!
 //! Others implement [`storage::Storage`], and run the same tests with the feature `conformance`.
 //!

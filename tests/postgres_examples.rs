@@ -122,6 +122,26 @@ fn the_other_examples_run_again_and_again() {
 }
 
 #[test]
+fn tables_and_events_agree() {
+    let url = cluster().url(&cluster().database());
+    for _ in 0..2 {
+        assert_said(
+            &run("outbox", &[&url]),
+            "each order has one event and one shipment",
+        );
+    }
+}
+
+#[test]
+fn a_pipeline_that_is_killed_doubles_nothing() {
+    let url = cluster().url(&cluster().database());
+    assert_said(
+        &run("exactly_once", &[&url]),
+        "each number has its square, once, in order",
+    );
+}
+
+#[test]
 fn what_cannot_be_opened_says_why() {
     let nowhere = "postgres://secret:hunter2@127.0.0.1:1/x";
     let missing = cluster().url_as("postgres:hunter2", "no_such_database");

@@ -1,6 +1,7 @@
 //! A message comes again when its transaction is over and has not done it; not before.
 
 use std::task::Poll;
+use std::time::Duration;
 
 use flowstream::postgres::{self, DeliveryExt};
 use flowstream::{Consumer, Delivery};
@@ -61,6 +62,36 @@ async fn not_while_the_transaction_is_open() {
         postgres::commit(committed).await.expect("committed");
         eventually(async || rig.state().await.position() == 6).await;
         assert_eq!(rig.effects(), [1], "{level}");
+    }
+}
+
+/// A verdict that brings it again does not do so before that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retry_waits_for_the_transaction() {
+    for level in LEVELS {
+        let rig = Rig::new(level, 3).await;
+        let mut consumer = rig.consumer().await;
+        let mut deliveries = take(&mut consumer, 3).await;
+        let entrusted = deliveries.pop().unwrap();
+        let mut tx = rig.begin().await;
+        effect(&mut tx, 0).await.unwrap();
+        entrusted
+            .commit_in(&mut tx)
+            .await
+            .expect("it has the lease");
+        entrusted.retry_after(Duration::ZERO);
+        let hole = deliveries.pop().unwrap();
+        deliveries.pop().unwrap().commit().await.expect("committed");
+        a_hole_comes_again(&mut consumer, hole).await;
+        drop(tx);
+        let again = next(&mut consumer).await;
+        assert_eq!((again.offset(), again.attempt()), (0, 2), "{level}");
+        let mut tx = rig.begin().await;
+        effect(&mut tx, 0).await.unwrap();
+        again.commit_in(&mut tx).await.expect("it has the lease");
+        postgres::commit(tx).await.expect("committed");
+        assert_eq!(rig.state().await.position(), 3);
+        assert_eq!(rig.effects(), [0], "{level}");
     }
 }
 
