@@ -16,6 +16,8 @@ pub struct Story {
     pub end: u64,
     /// The most that one consumer works on at once.
     pub in_flight: usize,
+    /// How long it took to write each message.
+    pub sends: Vec<Duration>,
 }
 
 /// What happened in it.

@@ -64,7 +64,7 @@ pub fn idle(groups: usize, consumers: usize, time: Duration) -> Costs {
             });
         }
     }
-    let end = world.runtime.block_on(producing.finish());
+    let end = world.runtime.block_on(producing.finish()).len() as u64;
     for group in &job.groups {
         world.wait_until_done(&job.stream, group, end);
     }

@@ -13,7 +13,7 @@ use super::history::{Event, History, What, now};
 /// Sends a message, waits, and so on; nobody else may write to the stream.
 pub struct Producing {
     stop: oneshot::Sender<()>,
-    task: JoinHandle<u64>,
+    task: JoinHandle<Vec<Duration>>,
 }
 
 impl Producing {
@@ -29,28 +29,29 @@ impl Producing {
         let task = runtime.spawn(async move {
             let mut producer = flow.producer(stream).await.expect("a producer");
             let mut ticks = tokio::time::interval(interval);
-            for offset in 0.. {
+            let mut sends = Vec::new();
+            loop {
                 tokio::select! {
                     biased;
-                    _ = &mut stopped => return offset,
+                    _ = &mut stopped => return sends,
                     _ = ticks.tick() => {}
                 }
-                let at = now();
+                let (at, offset) = (now(), sends.len() as u64);
                 let sent = producer.send(offset.to_string().into()).await;
                 sent.expect("a message is sent");
+                sends.push(now().saturating_sub(at));
                 history.push(Event {
                     at,
                     offset,
                     ..Event::of(0, What::Sent)
                 });
             }
-            unreachable!()
         });
         Self { stop, task }
     }
 
-    /// Stops, and gives the end of the log.
-    pub async fn finish(self) -> u64 {
+    /// Stops, and gives how long each `send` took.
+    pub async fn finish(self) -> Vec<Duration> {
         let _ = self.stop.send(());
         self.task.await.expect("the producer")
     }

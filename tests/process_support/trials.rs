@@ -49,9 +49,10 @@ impl<'a> World<'a> {
 
     /// Ends a stream, and waits until a group has done all of it: what became of it.
     pub fn finish(&self, producing: Producing, history: &History, job: &Job, group: &str) -> Story {
-        let end = self.runtime.block_on(producing.finish());
+        let sends = self.runtime.block_on(producing.finish());
+        let end = sends.len() as u64;
         self.wait_until_done(&job.stream, group, end);
-        self.story(history, job, group, end)
+        self.story(history, job, group, sends)
     }
 
     /// Waits until a group has done all before this offset.
@@ -69,14 +70,15 @@ impl<'a> World<'a> {
         }
     }
 
-    fn story(&self, history: &History, job: &Job, group: &str, end: u64) -> Story {
+    fn story(&self, history: &History, job: &Job, group: &str, sends: Vec<Duration>) -> Story {
         let mut events = history.events();
         events.retain(|event| event.group == group);
         Story {
             events,
             writes: ledger::writes(self.cluster, &self.database, &job.stream, group),
-            end,
+            end: sends.len() as u64,
             in_flight: job.in_flight,
+            sends,
         }
     }
 }
@@ -169,9 +171,11 @@ impl Trials {
             outcome.margins.extend(margins);
             outcome.jumps_back += jumps_back(&story.events);
             outcome.add(story.check()?);
+            outcome.sends.extend(story.sends);
         }
         outcome.times.sort();
         outcome.margins.sort();
+        outcome.sends.sort();
         Ok(outcome)
     }
 }
@@ -185,6 +189,8 @@ pub struct Outcome {
     pub times: Vec<Duration>,
     /// How long before its successor an owner that was cut off stopped by itself, in order.
     pub margins: Vec<Duration>,
+    /// How long it took to write each message, in order: what the database can do just then.
+    pub sends: Vec<Duration>,
     /// How often a process told an earlier time than before.
     pub jumps_back: usize,
     pub sum: Summary,

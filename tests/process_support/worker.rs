@@ -196,7 +196,8 @@ impl One {
         self.say(What::Delivered, offset, epoch);
         if self.worker.panics.swap(false, Ordering::Relaxed) {
             self.say(What::Leaving, 0, 0);
-            panic!("a handler that was told to panic");
+            // A panic that prints nothing.
+            std::panic::resume_unwind(Box::new("a handler that was told to panic"));
         }
         tokio::time::sleep(self.worker.job.work).await;
         let what = match delivery.commit().await {

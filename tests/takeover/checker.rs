@@ -62,6 +62,7 @@ fn story() -> Story {
         ],
         end: 5,
         in_flight: 2,
+        sends: Vec::new(),
     }
 }
 

@@ -42,7 +42,7 @@ fn cluster() -> &'static Cluster {
 fn run(trials: &Trials) -> Outcome {
     let outcome = trials.run(&World::new(cluster()));
     let outcome = outcome.unwrap_or_else(|wrong| panic!("{trials:?}: {wrong}"));
-    println!("{:?}: {outcome:?}", trials.way);
+    println!("{:?}: {:?}, {:?}", trials.way, outcome.times, outcome.sum);
     outcome
 }
 
