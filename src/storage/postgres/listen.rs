@@ -52,8 +52,9 @@ enum Enrolment {
 
 /// How often an idle connection is asked whether it still lives: nothing else tells a cut line.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// How long a claim waits to be seen with its process.
-const MOMENT: Duration = Duration::from_secs(1);
+/// How long a claim waits to be seen with its process: on a busy server, that may take seconds, and
+/// without it the death of the process costs others a whole lease.
+const MOMENT: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
