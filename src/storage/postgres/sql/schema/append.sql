@@ -142,24 +142,25 @@
     ) LANGUAGE plpgsql
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
     SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
-    DECLARE
-        last record;
     BEGIN
         PERFORM {schema}.begin_write();
         SELECT p.stream_id INTO stream_id FROM {schema}.streams s
             JOIN {schema}.partitions p ON p.stream_id = s.stream_id AND p.partition = part
             WHERE s.name = stream FOR NO KEY UPDATE OF p;
-        IF NOT FOUND
-            OR EXISTS (SELECT FROM {schema}.batches b WHERE b.batch_id = id)
-            OR EXISTS (SELECT FROM {schema}.ids i WHERE i.batch_id = id AND i.refused)
-        THEN
+        IF NOT FOUND THEN
             RETURN;
         END IF;
-        SELECT b.base_offset + b.count AS next, b.appended_at INTO last FROM {schema}.batches b
-            WHERE b.stream_id = next_place.stream_id AND b.partition = part
-            ORDER BY b.base_offset DESC LIMIT 1;
-        base_offset := coalesce(last.next, 0);
-        appended_at := greatest(clock_timestamp(), last.appended_at);
+        -- In one query: each costs about 10 µs.
+        SELECT coalesce(last.base_offset + last.count, 0), greatest(clock_timestamp(), last.appended_at)
+            INTO base_offset, appended_at
+            FROM (SELECT) one
+            LEFT JOIN LATERAL (
+                SELECT b.base_offset, b.count, b.appended_at FROM {schema}.batches b
+                WHERE b.stream_id = next_place.stream_id AND b.partition = part
+                ORDER BY b.base_offset DESC LIMIT 1
+            ) last ON true
+            WHERE NOT EXISTS (SELECT FROM {schema}.batches b WHERE b.batch_id = id)
+                AND NOT EXISTS (SELECT FROM {schema}.ids i WHERE i.batch_id = id AND i.refused);
     END
     $function$;
 
