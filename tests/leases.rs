@@ -231,6 +231,30 @@ async fn a_stuck_handler_loses_the_lease_and_comes_back_as_a_standby() {
 }
 
 #[tokio::test]
+async fn a_lease_that_was_given_up_is_free_once_its_consumer_leaves() {
+    let world = world().await;
+    world.fill("orders", 1).await;
+    let build = world.flow.consumer("orders", "billing");
+    let mut stuck = build.lease(LEASE).max_processing(LEASE).await.unwrap();
+    let held = next(&mut stuck).await;
+    let control = stuck.control();
+    world.pass_in(LEASE * 3, 100).await;
+    assert_eq!(control.status(), Status::Idle);
+    let mut other = elsewhere(&world).await;
+    let mut coming = Box::pin(other.next());
+    assert!(stays_pending(&mut coming).await, "nobody gave it back");
+    drop(stuck);
+    let taken = soon("the lease", coming).await.unwrap().unwrap();
+    assert_eq!((taken.offset(), taken.epoch()), (0, 2));
+    assert!(
+        soon("an answer", held.commit())
+            .await
+            .unwrap_err()
+            .is_fenced()
+    );
+}
+
+#[tokio::test]
 async fn one_that_was_fenced_notices_drops_all_and_goes_on() {
     let world = world().await;
     world.fill("orders", 10).await;
