@@ -13,8 +13,8 @@ use super::build::{append, claim, name, read, row};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{ErrorKind, Result};
 use crate::storage::{
-    Append, Appended, Claim, Fetched, Group, GroupState, Lease, Partition, Progress, Start,
-    Storage, Verdicts,
+    Append, Appended, Claim, Fetched, Group, GroupState, Lease, Liveness, Partition, Progress,
+    Start, Storage, Verdicts,
 };
 
 /// The storage under test, with the calls that most checks make. A call through it has to succeed.
@@ -58,6 +58,18 @@ impl Subject {
             let partitions: Vec<Partition> = rows.map(|row| row.partition.clone()).collect();
             storage.settle(append.id, &partitions).await
         }
+    }
+
+    /// As of the storage; that an owner is alive counts as not known, because it may be seen from one
+    /// moment to the next.
+    pub(super) async fn observe(&self, groups: &[Group]) -> Result<Vec<Option<GroupState>>> {
+        let states = self.storage.observe(groups).await?.into_iter();
+        Ok(states.map(|state| state.map(settled)).collect())
+    }
+
+    /// As of the storage; with what is known of an owner as in [`observe`](Self::observe).
+    pub(super) async fn claim(&self, claim: Claim) -> Result<GroupState> {
+        self.storage.claim(claim).await.map(settled)
     }
 
     /// The one partition of a new stream.
@@ -242,6 +254,13 @@ impl Subject {
             }
         }
     }
+}
+
+fn settled(mut state: GroupState) -> GroupState {
+    if state.liveness == Liveness::Alive {
+        state.liveness = Liveness::Unknown;
+    }
+    state
 }
 
 /// A moment of real time, between two looks.
