@@ -142,13 +142,20 @@ async fn an_answer_that_got_lost_is_found_by_its_id() {
         .unwrap();
     let orders = partition(&storage, "orders").await;
     let once = one(&orders, "a", vec![]);
-    proxy.set(Network::LosesAnswers);
-    let error = storage
-        .append(once.clone())
-        .await
-        .expect_err("no answer came");
-    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-    assert!(error.in_doubt(), "{error}");
+    loop {
+        proxy.set(Network::Works);
+        ends_at(&storage, &orders).await;
+        proxy.set(Network::LosesAnswers);
+        let error = storage
+            .append(once.clone())
+            .await
+            .expect_err("no answer came");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        // On a busy machine the connection may be old by now, and its check fails before the append.
+        if error.in_doubt() {
+            break;
+        }
+    }
     proxy.set(Network::Works);
     assert_eq!(
         storage.append(once.clone()).await.unwrap(),
