@@ -84,7 +84,7 @@ impl Core {
 
     pub(super) async fn claim(&self, claim: &Claim) -> Result<GroupState> {
         let (epoch, generation) = claim.over.unzip();
-        let member = self.listening.member();
+        let member = self.listening.member().await;
         let values = of(
             &claim.group,
             [

@@ -36,15 +36,25 @@ struct Shared {
     is_running: AtomicBool,
     /// This process, as others see it.
     member: Id,
-    /// Whether others see it, or are about to.
-    is_seen: AtomicBool,
+    enrolment: watch::Sender<Enrolment>,
     sightings: Arc<Sightings>,
     /// The incarnation of the server when it was last heard of.
     incarnation: Mutex<Option<i64>>,
 }
 
+/// Whether others can see this process live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Enrolment {
+    No,
+    Soon,
+    Yes,
+}
+
 /// How often an idle connection is asked whether it still lives: nothing else tells a cut line.
 const HEARTBEAT: Duration = Duration::from_secs(15);
+/// How long a claim waits to be seen with its process: on a busy server, that may take seconds, and
+/// without it the death of the process costs others a whole lease.
+const MOMENT: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -64,7 +74,7 @@ impl Listening {
             local,
             is_running: AtomicBool::new(false),
             member: Id::random(),
-            is_seen: AtomicBool::new(false),
+            enrolment: watch::Sender::new(Enrolment::No),
             sightings,
             incarnation: Mutex::default(),
         });
@@ -78,14 +88,21 @@ impl Listening {
         self.shared.is_some()
     }
 
-    /// This process, if others can see whether it lives, or will within a few seconds. A claim says
-    /// it, and nothing that comes after does.
-    pub(super) fn member(&self) -> Option<Id> {
+    /// This process, if others can see whether it lives. Where that is about to be so it waits a
+    /// moment: a claim says it, and nothing that comes after does.
+    pub(super) async fn member(&self) -> Option<Id> {
         let shared = self.shared.as_ref()?;
-        shared
-            .is_seen
-            .load(Ordering::Acquire)
-            .then_some(shared.member)
+        let mut enrolment = shared.enrolment.subscribe();
+        let known = async {
+            let known = enrolment.wait_for(|enrolment| *enrolment != Enrolment::Soon);
+            known.await.is_ok_and(|known| *known == Enrolment::Yes)
+        };
+        let clock = SystemClock::new();
+        let is_enrolled = tokio::select! {
+            is_enrolled = known => is_enrolled,
+            () = sleep(&clock, MOMENT) => false,
+        };
+        is_enrolled.then_some(shared.member)
     }
 
     /// Starts the task, unless it runs, or there is no runtime to run it.
@@ -97,7 +114,7 @@ impl Listening {
         if !*self.open.borrow() || shared.is_running.swap(true, Ordering::AcqRel) {
             return;
         }
-        shared.is_seen.store(true, Ordering::Release);
+        shared.enrolment.send_replace(Enrolment::Soon);
         let (task, mut open) = (Task(shared.clone()), self.open.subscribe());
         runtime.spawn(async move {
             tokio::select! {
@@ -118,7 +135,7 @@ struct Task(Arc<Shared>);
 
 impl Drop for Task {
     fn drop(&mut self) {
-        self.0.is_seen.store(false, Ordering::Release);
+        self.0.enrolment.send_replace(Enrolment::No);
         self.0.is_running.store(false, Ordering::Release);
         self.0.local.send([Notification::Missed]);
     }
@@ -134,7 +151,7 @@ impl Task {
                 // Its text may name the role.
                 Err(_) => tracing::debug!("the connection that listens failed"),
             }
-            self.0.is_seen.store(false, Ordering::Release);
+            self.0.enrolment.send_replace(Enrolment::No);
             self.0.sightings.had_trouble();
             // Nobody hears anything until it is back.
             self.0.local.send([Notification::Missed]);
@@ -198,7 +215,7 @@ impl Task {
         let enrolled = listener.fetch_one(sqlx::raw_sql(AssertSqlSafe(sql))).await;
         let Ok(row) = enrolled else {
             tracing::debug!("could not say that this process lives");
-            shared.is_seen.store(false, Ordering::Release);
+            shared.enrolment.send_replace(Enrolment::No);
             return;
         };
         let incarnation = Reader::new(&row).bigint().ok().flatten();
@@ -215,6 +232,6 @@ impl Task {
         }
         *known = incarnation;
         drop(known);
-        shared.is_seen.store(true, Ordering::Release);
+        shared.enrolment.send_replace(Enrolment::Yes);
     }
 }

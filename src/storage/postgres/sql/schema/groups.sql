@@ -196,7 +196,7 @@
         PERFORM pg_advisory_xact_lock({schema}.gate(lease.group_id));
         SELECT l.* INTO STRICT lease FROM {schema}.leases l
             WHERE l.group_id = lease.group_id FOR NO KEY UPDATE;
-        is_done := forced OR lease.owner IS NULL OR NOT coalesce({schema}.lives(lease.member, lease.claimed_at), true);
+        is_done := forced OR lease.owner IS NULL OR NOT coalesce({schema}.lives(lease.member), true);
         IF is_done THEN
             UPDATE {schema}.leases l SET owner = NULL, epoch = lease.epoch + 1, member = NULL
                 WHERE l.group_id = lease.group_id;

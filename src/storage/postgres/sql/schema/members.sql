@@ -49,11 +49,9 @@
     END
     $function$;
 
-    -- Whether a process lives that claimed a lease then: NULL where that cannot be seen. It may claim
-    -- a little earlier than it enrols. The start of a backend of another role may be hidden; one from
-    -- before a restart of the server says nothing.
-    CREATE FUNCTION {schema}.lives(process uuid, claimed_at timestamptz)
-    RETURNS boolean STABLE LANGUAGE plpgsql
+    -- Whether a process lives: NULL where that cannot be seen. The start of a backend of another
+    -- role may be hidden; one from before a restart of the server says nothing.
+    CREATE FUNCTION {schema}.lives(process uuid) RETURNS boolean STABLE LANGUAGE plpgsql
     SET plan_cache_mode = force_generic_plan AS $function$
     DECLARE
         m {schema}.members;
@@ -64,7 +62,7 @@
         END IF;
         SELECT * INTO m FROM {schema}.members x WHERE x.member = process;
         IF NOT FOUND THEN
-            RETURN CASE WHEN claimed_at < clock_timestamp() - interval '10 seconds' THEN false END;
+            RETURN false;
         END IF;
         IF m.enrolled_at < pg_postmaster_start_time()
             OR m.incarnation IS DISTINCT FROM {schema}.incarnation()

@@ -23,7 +23,7 @@
         RETURN QUERY SELECT lease.owner, lease.epoch, last.generation, folded."position",
             folded.acked::text, last.attempted, last.attempts, log.start_offset, log.end_offset,
             {schema}.incarnation(),
-            CASE WHEN lease.owner IS NOT NULL THEN {schema}.lives(lease.member, lease.claimed_at) END, lease.member;
+            CASE WHEN lease.owner IS NOT NULL THEN {schema}.lives(lease.member) END, lease.member;
     END
     $function$;
 
