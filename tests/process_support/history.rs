@@ -48,11 +48,13 @@ pub enum What {
     Leaving,
     /// A consumer of a line has had its turn.
     Left,
+    /// A claim of the lease has its answer, whatever it is.
+    Answered,
     /// The process has ended.
     Gone,
 }
 
-const WORDS: [(What, &str); 13] = [
+const WORDS: [(What, &str); 14] = [
     (What::Sent, "sent"),
     (What::Active, "active"),
     (What::Standby, "standby"),
@@ -65,6 +67,7 @@ const WORDS: [(What, &str); 13] = [
     (What::Error, "error"),
     (What::Leaving, "leaving"),
     (What::Left, "left"),
+    (What::Answered, "answered"),
     (What::Gone, "gone"),
 ];
 

@@ -77,6 +77,11 @@ impl Job {
         }
     }
 
+    /// The one that the parent gave to this process.
+    pub fn given() -> Option<Self> {
+        std::env::var(JOB).ok().map(|job| Self::decode(&job))
+    }
+
     fn encode(&self) -> String {
         [
             self.url.clone(),

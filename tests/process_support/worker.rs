@@ -11,16 +11,16 @@ use futures::future::{BoxFuture, join_all};
 use tokio::sync::watch;
 
 use super::history::{Event, What};
-use super::{JOB, Job, Style};
+use super::{Job, Style};
 
 /// Does the job that the parent gave, until it is told to end or the parent is gone. Returns at once
 /// if there is none.
 pub fn run_if_asked() {
-    let Ok(job) = std::env::var(JOB) else { return };
+    let Some(job) = Job::given() else { return };
     // The harness of the tests may have begun a line.
     println!();
     let worker = Arc::new(Worker {
-        job: Job::decode(&job),
+        job,
         consumers: AtomicU64::new(0),
         panics: AtomicBool::new(false),
         orders: watch::Sender::new(Order::Work),
@@ -249,11 +249,12 @@ async fn moment(control: &Control) {
 }
 
 /// Any number below this one.
-fn random(below: u64) -> u64 {
+pub fn random(below: u64) -> u64 {
     (flowstream::storage::Id::random().0 as u64) % below
 }
 
-fn say(event: Event) {
+/// Tells the parent.
+pub fn say(event: Event) {
     // If the parent is gone, this process ends soon.
     let _ = writeln!(std::io::stdout().lock(), "{}", event.encode());
 }
