@@ -48,7 +48,7 @@ fn drain(bench: &mut Bench, server: &Server, link: Link, name: &str, commits: Co
     };
     let batches = bench.count(batches);
     let opened = Opened::new(server, link);
-    fill(&opened, batches);
+    fill(&opened, batches * BATCH, BATCH);
     let raw = Raw::connect(&opened.runtime, opened.url());
     let mut groups = 0;
     bench.measure(
@@ -65,17 +65,19 @@ fn drain(bench: &mut Bench, server: &Server, link: Link, name: &str, commits: Co
     );
 }
 
-fn fill(opened: &Opened<'_>, batches: usize) {
+/// So many messages into the stream, and the same bytes as blobs, so many at once.
+pub(crate) fn fill(opened: &Opened<'_>, messages: usize, batch: usize) {
     let (flow, url) = (opened.flow.clone(), opened.url());
     run(&opened.runtime, async move {
         let mut producer = flow.producer("s").await.expect("a producer");
         let mut connection = crate::raw::connect(&url).await;
-        for _ in 0..batches {
-            for _ in 0..BATCH {
+        let blob = vec![b'x'; batch * SIZE];
+        for _ in 0..messages / batch {
+            for _ in 0..batch {
                 producer.feed(message()).await.expect("room");
             }
             producer.flush().await.expect("all written");
-            insert_blob(&mut connection, &[b'x'; BATCH * SIZE]).await;
+            insert_blob(&mut connection, &blob).await;
         }
     });
 }

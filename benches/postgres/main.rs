@@ -24,6 +24,10 @@
 //! - **processes** are producers that flush each 1,000, on one partition or on one each; the limit is
 //!   as many processes that write blobs.
 //! - **drain** reads everything; the limit reads the blobs with as many commits (an `UPDATE` of a row).
+//! - **forward** is one stream into another, exactly once, each batch as it was read: an `append` in
+//!   which the commits ride, or `.forward(producer)`. It stands beside the same `append` and then a
+//!   commit (at least once), and beside the same by hand: blobs are read, and each is written with an
+//!   `UPDATE` of a row in one transaction of sqlx.
 //! - **latency** is from the call of `send` to the delivery in another process. Bare is an `INSERT`,
 //!   then a NOTIFY, then a `SELECT` there.
 //! - **space** is what a message takes on the disk (table, TOAST, indexes) and in the WAL.
@@ -42,6 +46,7 @@ mod child;
 #[path = "../common/mod.rs"]
 mod common;
 mod drain;
+mod forward;
 mod idle;
 mod latency;
 mod pinned;
@@ -80,6 +85,7 @@ fn main() {
     for link in Link::ALL {
         produce::measure(&mut bench, &server, link);
         drain::measure(&mut bench, &server, link);
+        forward::measure(&mut bench, &server, link);
         latency::measure(&mut bench, &server, link);
         ways::measure(&mut bench, &server, link);
         processes::measure(&mut bench, &server, link);

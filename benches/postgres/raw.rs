@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{ConnectOptions, Row};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
+use sqlx::{ConnectOptions, Connection, Row};
 use tokio::runtime::Runtime;
 use tokio::sync::Mutex;
 
@@ -91,12 +91,7 @@ impl Raw {
             let began = Instant::now();
             let (mut last, mut read, mut noted) = (0_i64, 0, 0);
             loop {
-                let query = sqlx::query(
-                    "SELECT id, body FROM blobs WHERE id > $1 ORDER BY id
-                     LIMIT greatest(1, (1 << 20) / (SELECT octet_length(body) FROM blobs LIMIT 1))",
-                );
-                let rows = query.bind(last).fetch_all(&mut *connection).await;
-                let rows = rows.expect("blobs");
+                let rows = fetch(&mut connection, last).await;
                 if rows.is_empty() {
                     return read as f64 / began.elapsed().as_secs_f64();
                 }
@@ -112,6 +107,42 @@ impl Raw {
             }
         })
     }
+
+    /// Reads all blobs, and writes each into another table, with the place, in one transaction.
+    /// Messages of `size` bytes a second.
+    pub(crate) fn forward(&self, runtime: &Runtime, size: usize) -> f64 {
+        let raw = self.0.clone();
+        run(runtime, async move {
+            let mut connection = raw.lock().await;
+            let began = Instant::now();
+            let (mut last, mut read) = (0_i64, 0);
+            loop {
+                let rows = fetch(&mut connection, last).await;
+                if rows.is_empty() {
+                    return read as f64 / began.elapsed().as_secs_f64();
+                }
+                for row in rows {
+                    last = row.get(0);
+                    let body: Vec<u8> = row.get(1);
+                    read += body.len() / size;
+                    let mut tx = connection.begin().await.expect("a transaction");
+                    let query = sqlx::query("INSERT INTO forwarded (body) VALUES ($1)");
+                    query.bind(body).execute(&mut *tx).await.expect("a blob");
+                    note(&mut tx, last).await;
+                    tx.commit().await.expect("a commit");
+                }
+            }
+        })
+    }
+}
+
+/// About 1 MiB of blobs behind this one.
+async fn fetch(connection: &mut PgConnection, last: i64) -> Vec<PgRow> {
+    let query = sqlx::query(
+        "SELECT id, body FROM blobs WHERE id > $1 ORDER BY id
+         LIMIT greatest(1, (1 << 20) / (SELECT octet_length(body) FROM blobs LIMIT 1))",
+    );
+    query.bind(last).fetch_all(connection).await.expect("blobs")
 }
 
 async fn note(connection: &mut PgConnection, place: i64) {
