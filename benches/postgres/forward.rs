@@ -38,8 +38,7 @@ fn forward(bench: &mut Bench, server: &Server, link: Link, way: Way, batch: usiz
     if !bench.wants(&name) {
         return;
     }
-    // Enough for a window as long as the others.
-    let batches = bench.count(400 * 100 / batch.max(200));
+    let batches = bench.count(300);
     let opened = Opened::new(server, link);
     crate::drain::fill(&opened, batches * batch, batch);
     let raw = Raw::connect(&opened.runtime, opened.url());
