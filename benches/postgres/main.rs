@@ -1,7 +1,7 @@
 //! What the storage in PostgreSQL can do, beside what the same server can.
 //!
 //! ```text
-//! cargo bench --bench postgres --features postgres                everything, about twelve minutes
+//! cargo bench --bench postgres --features postgres                everything, about fifteen minutes
 //! cargo bench --bench postgres --features postgres -- produce     figures with "produce" in their name
 //! cargo bench --bench postgres --features postgres -- --quick     one short window each: whether it runs
 //! cargo bench --bench postgres --features postgres -- --json FILE all samples as well
