@@ -43,7 +43,7 @@ pub(crate) struct Tally {
     /// At a step.
     pub(crate) paused_at_step: usize,
     pub(crate) stopped: usize,
-    /// The lease moved before the step was reached.
+    /// The lease was another's before the step was reached.
     pub(crate) missed: usize,
     /// Zombies that wrote messages with a lease that was lost.
     pub(crate) zombies_refused: usize,
@@ -150,7 +150,8 @@ impl Hop {
             _ => {}
         }
         if !self.is_reached(target, step, mark) {
-            // The lease ran out before, as it may where the machine is busy.
+            // Its lease ran out before, as it may where the machine is busy; or it had been paused in
+            // a claim, and believed for a moment what came of it.
             drop(self.take(target));
             self.tally.missed += 1;
             return;
