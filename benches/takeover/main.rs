@@ -137,6 +137,8 @@ fn takeovers(args: &Args, server: &Cluster) {
         if way == Way::Stop {
             trials.work = Duration::from_millis(2);
         }
+        // A process says that it stands by a little before it has made its connections.
+        trials.peace = Duration::from_millis(500);
         let outcome = trials.run(&World::new(server)).unwrap_or_else(fail);
         print_takeovers(way, lease, &outcome, bar);
     }
