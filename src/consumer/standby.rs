@@ -148,7 +148,8 @@ impl Lane {
     }
 
     /// Compares how the group stands with what this lane knew when it lost its lease: whether somebody
-    /// took it over, and whether the storage went back to an earlier state. `None` if the storage is closed.
+    /// took it over, and whether the storage went back to an earlier state. `None` if the storage is
+    /// closed.
     async fn compare(&mut self, state: &GroupState) -> Option<()> {
         if let Some(epoch) = self.lost.take() {
             let (group, owner) = (&self.group, state.owner);
