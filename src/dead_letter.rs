@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::appender::Submission;
+use crate::appender::{Chain, Submission};
 use crate::clock::to_micros;
 use crate::consumer::Session;
 use crate::delivery::Delivery;
@@ -83,6 +83,7 @@ pub(crate) async fn append(
         stream: to.clone(),
         batch,
         atomic: true,
+        chain: Chain::new(),
         answer,
     };
     // The runtime that polls, or that of the consumer where there is none.

@@ -132,6 +132,13 @@ impl Error {
             source: self.0.source.clone(),
         }))
     }
+
+    /// The same failure for one that waited behind, and was not tried.
+    pub(crate) fn share_undoubted(&self) -> Self {
+        let mut shared = self.share();
+        shared.0.in_doubt = false;
+        shared
+    }
 }
 
 impl fmt::Display for Error {

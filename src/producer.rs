@@ -1,5 +1,6 @@
 //! The Sink.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::{IntoFuture, poll_fn};
 use std::pin::Pin;
@@ -10,7 +11,7 @@ use futures_sink::Sink;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::appender::{Answer, AppendedRow, Submission, Unsent};
+use crate::appender::{Answer, AppendedRow, Chain, Submission, Unsent};
 use crate::error::{Error, Result};
 use crate::flow::Flowstream;
 use crate::message::{Batch, Message};
@@ -22,7 +23,7 @@ const MESSAGE_OVERHEAD: usize = 64;
 
 /// Appends messages to a stream: a [`Sink`].
 ///
-/// Two buffers take turns: one fills while the other is under way to the storage. Clones have
+/// Buffers take turns: one fills while up to two are under way to the storage. Clones have
 /// buffers of their own and share the writes, so a thousand tasks that each send one message pay
 /// for a few transactions. Messages of one producer to one partition keep their order.
 ///
@@ -64,15 +65,26 @@ pub struct Producer {
     stream: Name,
     limits: Limits,
     runtime: Handle,
+    chain: Chain,
     filling: Vec<Message>,
     filling_bytes: usize,
-    in_flight: Option<InFlight>,
-    /// The batch that failed. It goes before all others.
-    unsent: Option<Batch>,
+    /// At most [`IN_FLIGHT`], in order.
+    in_flight: VecDeque<InFlight>,
+    /// The batches that failed. They go before all others, one by one.
+    unsent: VecDeque<Batch>,
+    /// Why the first of them failed, while others are still under way.
+    fault: Option<Error>,
+    /// A runtime ended that some of them were under way on: they go again on another.
+    is_orphaned: bool,
+    /// And are under way again.
+    was_orphaned: bool,
     /// An error that nobody was told yet.
     failed: Option<Error>,
     closed: bool,
 }
+
+/// One is written while the next one is encoded, or sent.
+const IN_FLIGHT: usize = 2;
 
 struct InFlight {
     answer: oneshot::Receiver<Answer>,
@@ -115,7 +127,7 @@ impl Producer {
             return Ok(Appended::default());
         }
         self.submit(batch, true);
-        match poll_fn(|cx| self.poll_answer(cx)).await {
+        match poll_fn(|cx| self.poll_appended(cx)).await {
             Some(Ok(rows)) => Ok(Appended { rows }),
             Some(Err(unsent)) => {
                 let (error, batch) = unsent.into_parts();
@@ -155,7 +167,7 @@ impl Producer {
         let filling = std::mem::take(&mut self.filling);
         self.filling_bytes = 0;
         let filling = (!filling.is_empty()).then(|| Batch::from(filling));
-        self.unsent.take().into_iter().chain(filling).collect()
+        self.unsent.drain(..).chain(filling).collect()
     }
 
     /// The name of the stream.
@@ -181,29 +193,43 @@ impl Producer {
     }
 
     fn submit(&mut self, batch: Batch, atomic: bool) {
+        if self.in_flight.is_empty() && self.chain.is_broken() {
+            self.chain = Chain::new();
+        }
         let (answer, receiver) = oneshot::channel();
         let submission = Submission {
             stream: self.stream.clone(),
             batch,
             atomic,
+            chain: self.chain.clone(),
             answer,
         };
         // The runtime that polls, or the one that made the producer where there is none.
         let runtime = Handle::try_current().unwrap_or_else(|_| self.runtime.clone());
         self.flow.appender().submit(submission, &runtime);
-        self.in_flight = Some(InFlight {
+        self.in_flight.push_back(InFlight {
             answer: receiver,
             is_append: atomic,
         });
     }
 
-    /// Sends what waits, unless something is under way.
+    /// Whether something failed, and what was behind it has not come back yet.
+    fn chain_is_ending(&self) -> bool {
+        self.fault.is_some() || self.is_orphaned
+    }
+
+    /// Sends what waits, if there is room for it under way.
     fn send_next(&mut self) {
-        if self.in_flight.is_some() {
+        let is_behind_append = self.in_flight.back().is_some_and(|it| it.is_append);
+        if self.chain_is_ending() || is_behind_append || self.in_flight.len() >= IN_FLIGHT {
             return;
         }
-        if let Some(batch) = self.unsent.take() {
-            self.submit(batch, false);
+        if !self.unsent.is_empty() {
+            if self.in_flight.is_empty()
+                && let Some(batch) = self.unsent.pop_front()
+            {
+                self.submit(batch, false);
+            }
         } else if !self.filling.is_empty() {
             let capacity = self.filling.len();
             let filled = std::mem::replace(&mut self.filling, Vec::with_capacity(capacity));
@@ -212,40 +238,62 @@ impl Producer {
         }
     }
 
-    /// The answer to what is under way; `None` if nothing is.
+    /// The answer to what is under way for the longest; `None` if nothing is.
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Answer>> {
-        let Some(in_flight) = &mut self.in_flight else {
+        let Some(oldest) = self.in_flight.front_mut() else {
             return Poll::Ready(None);
         };
-        let mut answer = ready!(Pin::new(&mut in_flight.answer).poll(cx));
-        if let Ok(Err(Unsent::Orphaned(batch))) = answer {
-            // The task ran on another runtime, which has ended: this one goes on with it. If this
-            // one has ended, too, there is an answer at once.
-            let is_append = in_flight.is_append;
-            self.submit(batch, is_append);
-            let Some(in_flight) = &mut self.in_flight else {
-                return Poll::Ready(None);
-            };
-            answer = ready!(Pin::new(&mut in_flight.answer).poll(cx));
-        }
-        self.in_flight = None;
+        let answer = ready!(Pin::new(&mut oldest.answer).poll(cx));
+        self.in_flight.pop_front();
         Poll::Ready(Some(
             answer.unwrap_or_else(|_| Err(Unsent::Orphaned(Batch::default()))),
         ))
     }
 
-    /// Ready once nothing is under way. A batch that failed is kept.
+    /// The answer to the only one under way, which is an `append`.
+    fn poll_appended(&mut self, cx: &mut Context<'_>) -> Poll<Option<Answer>> {
+        let answer = ready!(self.poll_answer(cx));
+        let Some(Err(Unsent::Orphaned(batch))) = answer else {
+            return Poll::Ready(answer);
+        };
+        // The task ran on another runtime, which has ended: this one goes on with it. If this one
+        // has ended, too, there is an answer at once.
+        self.submit(batch, true);
+        self.poll_answer(cx)
+    }
+
+    /// Ready once the oldest of what is under way has landed, or nothing is. After a failure all of it
+    /// has to land, and what failed is kept, in order.
     fn poll_landed(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        let is_append = self.in_flight.as_ref().is_some_and(|it| it.is_append);
-        match ready!(self.poll_answer(cx)) {
-            // Its future was dropped: nobody waits for it.
-            Some(Err(_)) if is_append => Poll::Ready(Ok(())),
-            Some(Err(unsent)) => {
-                let (error, batch) = unsent.into_parts();
-                self.unsent = (!batch.is_empty()).then_some(batch);
-                Poll::Ready(Err(error))
+        loop {
+            let unsent = match self.in_flight.front() {
+                Some(oldest) if oldest.is_append => {
+                    // Its future was dropped: nobody waits for it.
+                    ready!(self.poll_appended(cx));
+                    None
+                }
+                _ => ready!(self.poll_answer(cx)).and_then(Result::err),
+            };
+            match unsent {
+                // The task ran on another runtime, which has ended: this one goes on.
+                Some(Unsent::Orphaned(batch)) if !self.was_orphaned && !batch.is_empty() => {
+                    self.unsent.push_back(batch);
+                    self.is_orphaned = true;
+                }
+                Some(unsent) => {
+                    let (error, batch) = unsent.into_parts();
+                    self.unsent.extend((!batch.is_empty()).then_some(batch));
+                    self.fault.get_or_insert(error);
+                }
+                None => self.was_orphaned = false,
             }
-            Some(Ok(_)) | None => Poll::Ready(Ok(())),
+            if self.fault.is_none() && !self.is_orphaned {
+                return Poll::Ready(Ok(()));
+            }
+            if self.in_flight.is_empty() {
+                self.was_orphaned = std::mem::take(&mut self.is_orphaned);
+                return Poll::Ready(self.fault.take().map_or(Ok(()), Err));
+            }
         }
     }
 
@@ -255,11 +303,11 @@ impl Producer {
             if let Some(error) = self.failed.take() {
                 return Poll::Ready(Err(error));
             }
-            ready!(self.poll_landed(cx))?;
             self.send_next();
-            if self.in_flight.is_none() {
+            if self.in_flight.is_empty() {
                 return Poll::Ready(Ok(()));
             }
+            ready!(self.poll_landed(cx))?;
         }
     }
 }
@@ -273,16 +321,15 @@ impl Sink<Message> for Producer {
             return Poll::Ready(Err(closed(&this.stream)));
         }
         loop {
-            if !this.is_full() {
+            // With an error to tell one over the bound, so that `start_send` can tell it.
+            if !this.is_full() || this.failed.is_some() {
                 return Poll::Ready(Ok(()));
             }
-            if this.failed.is_some() {
-                // One over the bound, so that `start_send` can tell.
-                return Poll::Ready(Ok(()));
-            }
-            match ready!(this.poll_landed(cx)) {
-                Ok(()) => this.send_next(),
-                Err(error) => this.failed = Some(error),
+            this.send_next();
+            if this.is_full()
+                && let Err(error) = ready!(this.poll_landed(cx))
+            {
+                this.failed = Some(error);
             }
         }
     }
@@ -300,7 +347,7 @@ impl Sink<Message> for Producer {
         if let Some(error) = this.failed.take() {
             return Err(error);
         }
-        if this.is_full() && this.unsent.is_none() {
+        if this.is_full() && this.unsent.is_empty() {
             this.send_next();
         }
         Ok(())
@@ -326,10 +373,14 @@ impl Clone for Producer {
             stream: self.stream.clone(),
             limits: self.limits,
             runtime: self.runtime.clone(),
+            chain: Chain::new(),
             filling: Vec::new(),
             filling_bytes: 0,
-            in_flight: None,
-            unsent: None,
+            in_flight: VecDeque::new(),
+            unsent: VecDeque::new(),
+            fault: None,
+            is_orphaned: false,
+            was_orphaned: false,
             failed: None,
             closed: self.closed,
         }
@@ -341,7 +392,7 @@ impl fmt::Debug for Producer {
         f.debug_struct("Producer")
             .field("stream", &self.stream)
             .field("filling", &self.filling.len())
-            .field("in_flight", &self.in_flight.is_some())
+            .field("in_flight", &self.in_flight.len())
             .field("closed", &self.closed)
             .finish_non_exhaustive()
     }
@@ -403,7 +454,8 @@ impl ProducerBuilder {
     }
 
     /// A buffer leaves once it has so many bytes, keys, headers and 64 bytes a message included:
-    /// 1 MiB by default, 64 MiB at most. The producer holds two buffers.
+    /// 1 MiB by default, 64 MiB at most. The producer holds three buffers: one is filled, two are
+    /// under way.
     pub fn batch_bytes(mut self, bytes: usize) -> Self {
         self.limits.batch_bytes = bytes.clamp(1, MAX_APPEND_BYTES);
         self
@@ -434,10 +486,14 @@ impl IntoFuture for ProducerBuilder {
                 stream,
                 limits,
                 runtime: Handle::current(),
+                chain: Chain::new(),
                 filling: Vec::new(),
                 filling_bytes: 0,
-                in_flight: None,
-                unsent: None,
+                in_flight: VecDeque::new(),
+                unsent: VecDeque::new(),
+                fault: None,
+                is_orphaned: false,
+                was_orphaned: false,
                 failed: None,
                 closed: false,
             })

@@ -58,6 +58,7 @@ fn one(partition: &Partition, body: &'static str, commits: Vec<(Lease, Ranges)>)
     };
     Arc::new(Append {
         id: Id::random(),
+        after: None,
         rows: vec![row],
         commits,
     })

@@ -39,6 +39,7 @@ async fn write(storage: &PostgresStorage, partition: &Partition) {
     let builder: RecordsBuilder = [&Message::new("a")].into_iter().collect();
     let append = Append {
         id: Id::random(),
+        after: None,
         rows: vec![Row {
             partition: partition.clone(),
             records: builder.build().unwrap(),

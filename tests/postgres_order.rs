@@ -47,6 +47,7 @@ async fn write(storage: PostgresStorage, both: [Partition; 2], writer: u64) {
         let rows = [&both[at], &both[1 - at]].map(|p| batch(p, writer, next..next + count));
         let append = Arc::new(Append {
             id: Id::random(),
+            after: None,
             rows: rows.into(),
             commits: vec![],
         });

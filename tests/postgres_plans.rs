@@ -96,6 +96,7 @@ async fn no_call_walks_the_log() {
     let append = |storage: Arc<PostgresStorage>, id, commits| {
         let append = Append {
             id,
+            after: None,
             rows: vec![row()],
             commits,
         };

@@ -34,6 +34,7 @@ fn one(partition: &Partition) -> Arc<Append> {
     let builder: RecordsBuilder = [&Message::new("a")].into_iter().collect();
     Arc::new(Append {
         id: Id::random(),
+        after: None,
         rows: vec![Row {
             partition: partition.clone(),
             records: builder.build().expect("a record"),

@@ -80,9 +80,10 @@ async fn what_failed_is_given_back_in_order() {
             // The message is taken, whatever this says.
             let _ = producer.feed(body.into()).await;
         }
+        producer.flush().await.expect_err("a failure");
         let batches = producer.take_unsent();
         let doubts: Vec<bool> = batches.iter().map(|batch| batch.in_doubt()).collect();
-        assert_eq!(doubts, [in_doubt, false]);
+        assert_eq!(doubts, [in_doubt, in_doubt, false]);
         let bodies = batches.iter().flat_map(|batch| batch.messages()).map(text);
         assert_eq!(bodies.collect::<Vec<_>>(), numbers(5));
         assert!(producer.take_unsent().is_empty());

@@ -163,6 +163,7 @@ impl<'a> Place<'a> {
                     Work::Appends => {
                         let append = Append {
                             id: Id::random(),
+                            after: None,
                             rows: vec![Row {
                                 partition: partition.clone(),
                                 records: records.clone(),

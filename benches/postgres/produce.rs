@@ -12,17 +12,31 @@ use crate::server::{Link, Opened, Server};
 use crate::support::{SIZE, message, run, thousands};
 use crate::table::{Bar, Figure, Unit};
 
+/// How the Sink is driven.
+#[derive(Debug, Clone, Copy)]
+enum Drive {
+    /// A stream goes into it, which is what `forward` does; a batch leaves when it is full.
+    Stream,
+    /// It is filled and flushed, again and again: nothing is under way while it is filled.
+    Flush,
+}
+
 pub(crate) fn measure(bench: &mut Bench, server: &Server, link: Link) {
-    for batch in [1, 10, 100, 1_000, 5_000] {
-        produce(bench, server, link, [batch, SIZE]);
+    for drive in [Drive::Stream, Drive::Flush] {
+        for batch in [1, 10, 100, 1_000, 5_000] {
+            produce(bench, server, link, drive, [batch, SIZE]);
+        }
+        produce(bench, server, link, drive, [1_000, 1024]);
     }
-    produce(bench, server, link, [1_000, 1024]);
     tasks(bench, server, link);
 }
 
-fn produce(bench: &mut Bench, server: &Server, link: Link, batch: [usize; 2]) {
+fn produce(bench: &mut Bench, server: &Server, link: Link, drive: Drive, batch: [usize; 2]) {
     let [count, size] = batch;
-    let mut name = format!("produce, flush each {}", thousands(count));
+    let mut name = match drive {
+        Drive::Stream => format!("produce, batches of {}", thousands(count)),
+        Drive::Flush => format!("produce, flush each {}", thousands(count)),
+    };
     if size != SIZE {
         name += " of 1 KiB";
     }
@@ -35,7 +49,10 @@ fn produce(bench: &mut Bench, server: &Server, link: Link, batch: [usize; 2]) {
     let window = bench.window;
     bench.measure(
         [Figure::new(name, link.name(), Unit::Rate(size))],
-        || [flushing(&opened, batch, window)],
+        || match drive {
+            Drive::Stream => [streaming(&opened, batch, window)],
+            Drive::Flush => [flushing(&opened, batch, window)],
+        },
         vec![
             Limit::new("blob", || [raw.blobs(runtime, batch, window)])
                 .bar((count >= 100).then_some(Bar::AtLeast(0.8))),
@@ -64,6 +81,36 @@ fn tasks(bench: &mut Bench, server: &Server, link: Link) {
     );
 }
 
+fn streaming(opened: &Opened<'_>, [batch, size]: [usize; 2], window: Duration) -> f64 {
+    let flow = opened.flow.clone();
+    run(&opened.runtime, async move {
+        let producer = flow.producer("s").batch_messages(batch);
+        let mut producer = producer.batch_bytes(16 << 20).await.expect("a producer");
+        let message = of_size(size);
+        let began = Instant::now();
+        let mut sent = 0_usize;
+        let messages = std::iter::from_fn(|| {
+            // The clock is read once a batch.
+            let goes_on = !sent.is_multiple_of(batch) || began.elapsed() < window;
+            goes_on.then(|| {
+                sent += 1;
+                Ok(message.clone())
+            })
+        });
+        let mut messages = futures::stream::iter(messages);
+        producer.send_all(&mut messages).await.expect("all written");
+        drop(messages);
+        sent as f64 / began.elapsed().as_secs_f64()
+    })
+}
+
+fn of_size(size: usize) -> Message {
+    match size {
+        SIZE => message(),
+        _ => Message::new(vec![b'x'; size]),
+    }
+}
+
 fn flushing(opened: &Opened<'_>, batch: [usize; 2], window: Duration) -> f64 {
     let flow = opened.flow.clone();
     run(&opened.runtime, async move {
@@ -80,10 +127,7 @@ pub(crate) async fn flush_for(
     [batch, size]: [usize; 2],
     window: Duration,
 ) -> usize {
-    let message = match size {
-        SIZE => message(),
-        _ => Message::new(vec![b'x'; size]),
-    };
+    let message = of_size(size);
     let mut producer = flow.producer(stream).await.expect("a producer");
     let began = Instant::now();
     let mut sent = 0;

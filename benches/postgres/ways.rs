@@ -206,6 +206,7 @@ impl Built {
             while began.elapsed() < window {
                 let append = Append {
                     id: Id::random(),
+                    after: None,
                     rows: vec![Row {
                         partition: partition.clone(),
                         records: records.clone(),

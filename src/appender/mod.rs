@@ -1,18 +1,23 @@
 //! Gathers the appends of all producers into few statements: group commit.
 //!
-//! One statement is under way at a time; what arrives meanwhile is encoded into the next. So a
-//! thousand tasks that each send one message pay for a few writes, and a single producer encodes
-//! while the disk works. (Group commit: DeWitt et al., SIGMOD 1984.)
+//! What arrives while statements are under way is encoded into the next. So a thousand tasks that
+//! each send one message pay for a few writes, and a single producer encodes while the disk works.
+//! (Group commit: DeWitt et al., SIGMOD 1984.)
+//!
+//! Where the storage wants more than one statement under way ([`Storage::append_depth`]), those to
+//! one partition are a chain: each names the one before, and is not written unless that one is in
+//! the log. (As the sequence numbers of Kafka's idempotent producer, KIP-98, keep the order of
+//! requests in flight.)
 
+mod chain;
+mod flight;
 mod route;
 mod statement;
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::ops::Range;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
 
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
@@ -22,8 +27,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::message::Batch;
 use crate::name::Name;
 use crate::retry::RetryPolicy;
-use crate::storage::{Appended, Storage};
+use crate::storage::{Appended, Id, Storage};
 
+use chain::Break;
+pub(crate) use chain::Chain;
+use flight::{Landing, Task};
 pub(crate) use route::Routes;
 pub(crate) use statement::Doubt;
 use statement::Statement;
@@ -36,6 +44,8 @@ pub(crate) struct Submission {
     pub(crate) batch: Batch,
     /// Whether all messages are one unit, or each one with the commits that ride in it.
     pub(crate) atomic: bool,
+    /// What it keeps its place in.
+    pub(crate) chain: Chain,
     pub(crate) answer: oneshot::Sender<Answer>,
 }
 
@@ -78,12 +88,28 @@ pub struct AppendedRow {
 
 impl Submission {
     fn fail(self, error: Error) {
+        self.chain.end(Break::Failed(error.share_undoubted()));
         // A caller that is gone does not want to know.
         let _ = self.answer.send(Err(Unsent::Failed(error, self.batch)));
     }
 
     fn orphan(self) {
+        self.chain.end(Break::Orphaned);
         let _ = self.answer.send(Err(Unsent::Orphaned(self.batch)));
+    }
+
+    /// Gives it back if one before it failed.
+    fn check_chain(self) -> Option<Self> {
+        let error = match self.chain.broken() {
+            None => return Some(self),
+            Some(Break::Failed(error)) => Some(error.share()),
+            Some(Break::Orphaned) => None,
+        };
+        match error {
+            Some(error) => self.fail(error),
+            None => self.orphan(),
+        }
+        None
     }
 }
 
@@ -139,11 +165,7 @@ impl Appender {
         } else {
             queue.running = true;
             drop(queue);
-            let task = Task {
-                shared: self.0.clone(),
-                rested: false,
-            };
-            runtime.spawn(task.run());
+            runtime.spawn(Task::new(self.0.clone()).run());
         }
     }
 
@@ -159,6 +181,7 @@ impl Appender {
             stream: stream.clone(),
             batch,
             atomic: true,
+            chain: Chain::new(),
             answer: oneshot::channel().0,
         };
         if let Err(error) = shared.learn_streams(&submission).await {
@@ -166,7 +189,7 @@ impl Appender {
         }
         let mut statement = Statement::default();
         statement.add(submission, &shared.routes, &shared.storage);
-        let append = statement.seal();
+        let append = statement.seal(Id::random(), None);
         Ok((append, statement.into_batch()))
     }
 
@@ -194,6 +217,9 @@ impl Shared {
     fn gather(&self, statement: &mut Statement) -> Option<Submission> {
         while statement.has_room() {
             let submission = self.queue().waiting.pop_front()?;
+            let Some(submission) = submission.check_chain() else {
+                continue;
+            };
             if submission.batch.in_doubt() || self.routes.lacks(&submission) {
                 return Some(submission);
             }
@@ -204,12 +230,21 @@ impl Shared {
 
     /// Writes a statement, and answers all who wait for it. Units of a lease that was lost are
     /// taken out, and the others go again without them, at once, under a new id. Where a stream is
-    /// gone, each goes on its own.
-    async fn write(&self, mut statement: Statement) {
+    /// gone, each goes on its own. Nothing is written before the statement that this one follows.
+    async fn write(
+        &self,
+        mut statement: Statement,
+        landing: Arc<Landing>,
+        before: Option<Arc<Landing>>,
+    ) {
+        let mut is_in_log = false;
+        let mut id = landing.id();
+        let mut after = before.as_ref().map(|before| before.id());
         // What is left of a statement after an error that is about one of its units.
         let mut behind = VecDeque::new();
+        let mut waited = false;
         loop {
-            let append = statement.seal();
+            let append = statement.seal(id, after);
             let began = self.clock.now();
             let written = self
                 .retry
@@ -217,8 +252,37 @@ impl Shared {
                 .await;
             statement = match written {
                 Ok(Appended::Written(bases)) => {
+                    is_in_log |= id == landing.id();
                     statement.written(&bases, began, &self.storage);
                     Statement::default()
+                }
+                Ok(Appended::Early) => {
+                    let Some(before) = before.as_ref().filter(|_| after.is_some()) else {
+                        statement.failed(&early());
+                        break;
+                    };
+                    if before.landed().await && !waited {
+                        waited = true;
+                        continue;
+                    }
+                    // It follows nothing any more. An attempt of it may be under way all the same.
+                    after = None;
+                    let partitions = statement.partitions();
+                    let settled = self
+                        .retry
+                        .run(&*self.clock, || self.storage.settle(append.id, &partitions));
+                    match settled.await {
+                        Ok(Some(bases)) => {
+                            is_in_log |= id == landing.id();
+                            statement.written(&bases, began, &self.storage);
+                            Statement::default()
+                        }
+                        Ok(None) => statement.unchained(&self.routes, &self.storage),
+                        Err(error) => {
+                            statement.failed(&error.with_doubt());
+                            Statement::default()
+                        }
+                    }
                 }
                 Ok(Appended::Fenced(leases)) => {
                     let (routes, storage) = (&self.routes, &self.storage);
@@ -238,13 +302,15 @@ impl Shared {
                     Statement::default()
                 }
             };
+            id = Id::random();
             if statement.is_empty() {
                 match behind.pop_front() {
                     Some(next) => statement = next,
-                    None => return,
+                    None => break,
                 }
             }
         }
+        landing.end(is_in_log);
     }
 
     async fn learn_streams(&self, submission: &Submission) -> Result<()> {
@@ -284,78 +350,10 @@ impl Shared {
     }
 }
 
-/// The task. Dropped with its runtime, it answers all who wait.
-struct Task {
-    shared: Arc<Shared>,
-    rested: bool,
-}
-
-type Flight<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
-
-impl Task {
-    async fn run(mut self) {
-        let shared = self.shared.clone();
-        let mut next = Statement::default();
-        let mut flight: Option<Flight<'_>> = None;
-        loop {
-            let unprepared = shared.gather(&mut next);
-            let blocked = unprepared.is_some();
-            if flight.is_some() || !next.is_empty() {
-                if let Some(submission) = unprepared {
-                    shared.queue().waiting.push_front(submission);
-                }
-                flight.get_or_insert_with(|| Box::pin(shared.write(std::mem::take(&mut next))));
-            } else if let Some(submission) = unprepared {
-                flight = Some(Box::pin(shared.prepare(submission)));
-            } else if self.rest() {
-                return;
-            } else {
-                continue;
-            }
-
-            let may_gather = next.has_room() && !blocked;
-            let mut arrived = pin!(shared.arrived.notified());
-            poll_fn(|cx| {
-                if let Some(landing) = &mut flight
-                    && landing.as_mut().poll(cx).is_ready()
-                {
-                    flight = None;
-                    return Poll::Ready(());
-                }
-                if may_gather {
-                    arrived.as_mut().poll(cx)
-                } else {
-                    Poll::Pending
-                }
-            })
-            .await;
-        }
-    }
-
-    /// Ends the task, unless something arrived meanwhile.
-    fn rest(&mut self) -> bool {
-        let mut queue = self.shared.queue();
-        self.rested = queue.waiting.is_empty();
-        if self.rested {
-            queue.running = false;
-            drop(queue);
-            self.shared.rested.notify_waiters();
-        }
-        self.rested
-    }
-}
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        if self.rested {
-            return;
-        }
-        let left = {
-            let mut queue = self.shared.queue();
-            queue.running = false;
-            std::mem::take(&mut queue.waiting)
-        };
-        self.shared.rested.notify_waiters();
-        left.into_iter().for_each(Submission::orphan);
-    }
+/// Said by a storage of an append that follows none.
+fn early() -> Error {
+    Error::new(
+        ErrorKind::Internal,
+        "the storage waits for an append that this one does not follow",
+    )
 }

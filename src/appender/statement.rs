@@ -188,11 +188,23 @@ impl Statement {
         }
     }
 
-    /// The statement as the storage gets it, under a new id.
-    pub(super) fn seal(&mut self) -> Arc<Append> {
+    /// The partition that all of it goes to, if that is one.
+    pub(super) fn partition(&self) -> Option<&Partition> {
+        match &*self.rows {
+            [(partition, _)] => Some(partition),
+            _ => None,
+        }
+    }
+
+    /// The statement as the storage gets it, under this id.
+    pub(super) fn seal(&mut self, id: Id, after: Option<Id>) -> Arc<Append> {
+        if let Some(append) = self.sealed.as_ref().filter(|append| append.id == id) {
+            return append.clone();
+        }
         let rows = std::mem::take(&mut self.rows).into_iter();
         let append = Arc::new(Append {
-            id: Id::random(),
+            id,
+            after,
             // A row is made for its first message: there is none without.
             rows: rows
                 .filter_map(|(partition, records)| {
@@ -312,6 +324,22 @@ impl Statement {
         rest
     }
 
+    /// The same without what is behind a batch that failed.
+    pub(super) fn unchained(mut self, routes: &Routes, storage: &Arc<dyn Storage>) -> Self {
+        let mut rest = Self::default();
+        for entry in std::mem::take(&mut self.entries) {
+            if let Some(submission) = entry.submission.check_chain() {
+                rest.add(submission, routes, storage);
+            }
+        }
+        rest
+    }
+
+    pub(super) fn has_broken_chain(&self) -> bool {
+        let mut chains = self.entries.iter().map(|entry| &entry.submission.chain);
+        chains.any(|chain| chain.is_broken())
+    }
+
     /// The same under a new id.
     pub(super) fn again(self, routes: &Routes, storage: &Arc<dyn Storage>) -> Self {
         self.without(&[], routes, storage)
@@ -344,7 +372,7 @@ impl Statement {
             .unwrap_or_default()
     }
 
-    fn partitions(&self) -> Arc<[Partition]> {
+    pub(super) fn partitions(&self) -> Arc<[Partition]> {
         let rows = self.sealed.iter().flat_map(|append| &append.rows);
         rows.map(|row| row.partition.clone()).collect()
     }

@@ -43,6 +43,7 @@ pub(super) fn append_with<const N: usize, const M: usize>(
     let commits = commits.map(|(lease, done)| (lease.clone(), Ranges::from(done)));
     Arc::new(Append {
         id: Id::random(),
+        after: None,
         rows: rows.into(),
         commits: commits.into(),
     })

@@ -115,7 +115,7 @@ pub(super) async fn a_takeover_and_commits_exclude_each_other(harness: Arc<dyn H
                     match subject.append(relayed).await.expect("an answer") {
                         Appended::Written(_) => {}
                         Appended::Fenced(_) => return,
-                        Appended::Refused => panic!("nobody settled it"),
+                        other => panic!("nobody settled it, it follows none: {other:?}"),
                     }
                 }
             })

@@ -92,6 +92,7 @@ mod log;
 mod model;
 mod notifications;
 mod operators;
+mod order;
 mod progress;
 mod random;
 mod reading;
@@ -226,6 +227,11 @@ macro_rules! __conformance {
             ids::settling_refuses_what_is_not_there,
             ids::a_refusal_is_for_ever,
             ids::a_refused_append_writes_no_commits,
+
+            order::an_append_waits_for_the_one_before_it,
+            order::a_retry_is_known_before_it_is_early,
+            order::an_early_append_writes_no_commits,
+            order::of_two_at_once_the_second_is_never_first,
 
             groups::a_group_begins_where_it_was_told,
             groups::a_group_begins_at_a_time,

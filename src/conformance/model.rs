@@ -159,6 +159,10 @@ impl Model {
         if let Some(known) = self.ids.get(&append.id) {
             return known.clone();
         }
+        let is_written = |id| matches!(self.ids.get(&id), Some(Appended::Written(_)));
+        if append.after.is_some_and(|after| !is_written(after)) {
+            return Appended::Early;
+        }
         let fenced: Vec<usize> = (0..append.commits.len())
             .filter(|index| {
                 let lease = &append.commits[*index].0;

@@ -31,6 +31,10 @@ impl Ids {
         self.outcomes.get(&id)
     }
 
+    pub(super) fn is_written(&self, id: Id) -> bool {
+        matches!(self.get(id), Some(Outcome::Written(_)))
+    }
+
     /// Whether this one, which is not known, may have been known once.
     pub(super) fn may_have_forgotten(&self, id: Id) -> bool {
         self.forgotten.is_some_and(|forgotten| id <= forgotten)

@@ -105,6 +105,10 @@ impl Storage for MemoryStorage {
         })
     }
 
+    fn append_depth(&self) -> usize {
+        1
+    }
+
     fn settle<'a>(&'a self, id: Id, _: &'a [Partition]) -> BoxFuture<'a, Result<Option<Vec<u64>>>> {
         self.call(move |state| state.settle(id))
     }

@@ -53,6 +53,11 @@ pub(crate) mod redb;
 /// then, *before* any look at leases. Ids are remembered for at least the last thousand appends,
 /// and across a restart. An id that [`settle`](Storage::settle) found absent is refused for ever.
 ///
+/// **Order.** An append that names another one as the one [before it](Append::after) is applied
+/// only if that one is in the log; otherwise nothing of it is written, and it is answered as
+/// [early](Appended::Early), and may come again under the same id. So of two that are under way at
+/// once the second never lands without the first.
+///
 /// **Leases.** The lease of a group and partition is free or has an owner; its epoch grows with
 /// each change of owner, and its generation with each write of the owner. A write that names
 /// another owner or epoch than the current one is refused as
@@ -86,13 +91,18 @@ pub trait Storage: Any + fmt::Debug + Send + Sync + 'static {
 
     /// Appends rows, and writes the commits that go along, all or nothing.
     ///
-    /// Order inside: look for the id; check the leases of the commits; write. Rows go to distinct
-    /// partitions. A commit counts as a write of the owner, as in [`commit`](Storage::commit).
+    /// Order inside: look for the id; look for the append before it; check the leases of the commits;
+    /// write. Rows go to distinct partitions. A commit counts as a write of the owner, as in [`commit`](Storage::commit).
     ///
     /// # Errors
     ///
     /// [`NotFound`](crate::ErrorKind::NotFound) if a stream or partition is not there.
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<Appended>>;
+
+    /// How many appends to one partition are worth having under way at once: 1 where one waits for
+    /// the other, from its beginning to its end. With more, an append to one partition that is given
+    /// while another one to that partition is under way names it as the one [before](Append::after).
+    fn append_depth(&self) -> usize;
 
     /// Finds out whether the append with this id is in the log, and gives the base offset of each
     /// of its rows, which went to these partitions. If it is not, it is refused from now on, so
@@ -287,6 +297,8 @@ impl<T: Into<Ranges>> From<T> for Verdicts {
 pub struct Append {
     /// Tells this append from all others; a retry has the same.
     pub id: Id,
+    /// The append, with rows, that has to be in the log before this one is written.
+    pub after: Option<Id>,
     /// At most one row a partition.
     pub rows: Vec<Row>,
     /// At most one a lease.
@@ -311,6 +323,8 @@ pub enum Appended {
     Fenced(Vec<usize>),
     /// Nothing was written: [`settle`](Storage::settle) refused this id.
     Refused,
+    /// Nothing was written: the append [before it](Append::after) is not in the log.
+    Early,
 }
 
 /// What to read.

@@ -39,6 +39,14 @@ const FOUND: &[(Bug, &str)] = &[
     (Bug::CutsNoBatchButBeginsLate, "a_read_gives_whole_batches"),
     (Bug::ForgetsIds, "the_same_id_is_written_once"),
     (Bug::ForgetsIds, "random_calls_do_what_the_contract_says"),
+    (
+        Bug::IgnoresTheOrder,
+        "an_append_waits_for_the_one_before_it",
+    ),
+    (
+        Bug::IgnoresTheOrder,
+        "random_calls_do_what_the_contract_says",
+    ),
     (Bug::ForgetsIdsSoon, "an_id_is_known_for_a_thousand_appends"),
     (Bug::ForgetsIdsOnTrim, "a_trimmed_id_is_still_known"),
     (

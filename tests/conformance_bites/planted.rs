@@ -28,6 +28,7 @@ pub(crate) enum Bug {
     ForgetsIds,
     ForgetsIdsSoon,
     ForgetsIdsOnTrim,
+    IgnoresTheOrder,
     LooksAtLeasesFirst,
     SettlesWithoutRefusing,
     BeginsLateAtTheStart,
@@ -128,6 +129,7 @@ impl Planted {
         for row in append.rows.clone() {
             let one = Append {
                 id: Id::random(),
+                after: None,
                 rows: vec![row],
                 commits: std::mem::take(&mut commits),
             };
@@ -161,6 +163,7 @@ impl Planted {
         let id = append.id;
         let mut changed = Append {
             id,
+            after: append.after,
             rows: append
                 .rows
                 .iter()
@@ -178,6 +181,7 @@ impl Planted {
         match self.bug {
             Bug::WritesRowByRow => return self.append_rows(&append).await,
             Bug::LosesTheLastRow if changed.rows.len() > 1 => drop(changed.rows.pop()),
+            Bug::IgnoresTheOrder => changed.after = None,
             Bug::ForgetsIds => changed.id = Id::random(),
             Bug::ForgetsIdsSoon | Bug::ForgetsIdsOnTrim => {
                 if let Some(offsets) = self.known(id) {
@@ -271,6 +275,10 @@ impl Storage for Planted {
             }
             self.planted_append(append).await
         })
+    }
+
+    fn append_depth(&self) -> usize {
+        self.inner.append_depth()
     }
 
     fn settle<'a>(

@@ -85,6 +85,8 @@ struct Shared {
     /// Grows each time that what is held is let go.
     gate: watch::Sender<u64>,
     held: AtomicUsize,
+    /// As many appends at once, in place of what the storage inside says.
+    depth: AtomicUsize,
 }
 
 struct Plan {
@@ -104,6 +106,7 @@ impl Faulty {
             yields: AtomicUsize::new(0),
             gate: watch::Sender::new(0),
             held: AtomicUsize::new(0),
+            depth: AtomicUsize::new(0),
         }))
     }
 
@@ -163,6 +166,11 @@ impl Faulty {
     /// Makes each call Pending so many times before and after its work.
     pub(crate) fn hesitate(&self, yields: usize) {
         self.0.yields.store(yields, Ordering::SeqCst);
+    }
+
+    /// Lets so many appends be under way at once.
+    pub(crate) fn deepen(&self, depth: usize) {
+        self.0.depth.store(depth, Ordering::SeqCst);
     }
 
     /// How often this was called.
@@ -301,6 +309,13 @@ impl Storage for Faulty {
         self.call(Call::Append, |it| {
             Box::pin(async move { it.append(append).await })
         })
+    }
+
+    fn append_depth(&self) -> usize {
+        match self.0.depth.load(Ordering::SeqCst) {
+            0 => self.0.inner.append_depth(),
+            depth => depth,
+        }
     }
 
     fn settle<'a>(

@@ -202,6 +202,7 @@ impl Storage for Steps {
             }
             let bare = Append {
                 id: append.id,
+                after: None,
                 rows: append.rows.clone(),
                 commits: Vec::new(),
             };
@@ -211,6 +212,10 @@ impl Storage for Steps {
             }
             Ok(appended)
         })
+    }
+
+    fn append_depth(&self) -> usize {
+        self.0.inner.append_depth()
     }
 
     fn settle<'a>(

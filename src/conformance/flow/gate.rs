@@ -95,6 +95,10 @@ impl Storage for Gate {
         fn close<'a>() -> ();
     }
 
+    fn append_depth(&self) -> usize {
+        self.inner.append_depth()
+    }
+
     fn notifications(&self) -> BoxStream<'static, Notification> {
         self.inner.notifications()
     }

@@ -67,8 +67,14 @@ impl Run<'_> {
             let records = build::records([self.random.body()]);
             rows.push(Row { partition, records });
         }
+        // One that is in the log, mostly: of the others some were refused.
+        let before = match self.random.below(4) {
+            0 => self.random.pick(&self.appends).map(|append| append.id),
+            _ => None,
+        };
         Arc::new(Append {
             id: Id::random(),
+            after: before,
             rows,
             commits,
         })

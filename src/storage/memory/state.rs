@@ -70,6 +70,12 @@ impl State {
             Some(Outcome::Refused) => return Ok((Appended::Refused, false)),
             None => {}
         }
+        if append
+            .after
+            .is_some_and(|after| !self.ids.is_written(after))
+        {
+            return Ok((Appended::Early, false));
+        }
         let commits = append.commits.iter().enumerate();
         let lost = commits.filter(|(_, (lease, _))| self.held(lease).is_none());
         let lost: Vec<usize> = lost.map(|(index, _)| index).collect();

@@ -36,6 +36,7 @@ fn kilobyte(index: u32) -> Arc<Append> {
         [&Message::new(vec![7; 1000])].into_iter().collect();
     Arc::new(Append {
         id: Id::random(),
+        after: None,
         rows: vec![Row {
             partition: partition(index),
             records: records.build().unwrap(),
@@ -126,6 +127,7 @@ fn a_commit_that_goes_along_frees_the_room_it_needs_or_changes_nothing() {
         let append = kilobyte(1);
         Arc::new(Append {
             id: append.id,
+            after: None,
             rows: vec![append.rows[0].clone(); rows],
             commits: vec![(relay.clone(), Ranges::from(done))],
         })

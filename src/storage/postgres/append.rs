@@ -120,6 +120,7 @@ impl Core {
 
     async fn append_one(&self, append: &Append, row: &Row) -> Result<Vec<Place>> {
         let id = Value::Id(Uuid::from_u128(append.id.0));
+        let after = Value::OptionalId(append.after.map(|after| Uuid::from_u128(after.0)));
         let stream = Value::Text(row.partition.stream.as_str());
         let partition = Value::Int(row.partition.index as i32);
         let columns = Columns::of(&row.records);
@@ -134,6 +135,7 @@ impl Core {
         if append.commits.is_empty() {
             let values = [
                 id,
+                after,
                 stream,
                 partition,
                 count,
@@ -152,6 +154,7 @@ impl Core {
         let [streams, partitions, groups, owners, epochs, done] = commits.values();
         let values = [
             id,
+            after,
             stream,
             partition,
             streams,
@@ -172,6 +175,7 @@ impl Core {
 
     async fn append_many(&self, append: &Append) -> Result<Vec<Place>> {
         let id = Uuid::from_u128(append.id.0);
+        let after = append.after.map(|after| Uuid::from_u128(after.0));
         let commits = Commits::of(&append.commits);
         let (streams, partitions) = arrays(append.rows.iter().map(|row| row.partition.clone()));
         let rows = Rows::of(&append.rows);
@@ -179,6 +183,7 @@ impl Core {
         let [c_streams, c_partitions, groups, owners, epochs, done] = commits.values();
         let values = [
             Value::Id(id),
+            Value::OptionalId(after),
             Value::Texts(&streams),
             Value::Ints(Some(&partitions)),
             c_streams,
@@ -253,6 +258,9 @@ fn answer(append: &Append, places: &[Place]) -> Result<Appended> {
     }
     if find("refused").is_some() {
         return Ok(Appended::Refused);
+    }
+    if find("early").is_some() {
+        return Ok(Appended::Early);
     }
     if find("forgotten").is_some() {
         return Err(forgotten(append.id));

@@ -222,6 +222,11 @@ impl Storage for PostgresStorage {
         })
     }
 
+    /// The second is sent, parsed and waits at the lock while the first one waits for the disk.
+    fn append_depth(&self) -> usize {
+        2
+    }
+
     fn settle<'a>(
         &'a self,
         id: Id,

@@ -134,6 +134,10 @@ impl Storage for RedbStorage {
         })
     }
 
+    fn append_depth(&self) -> usize {
+        1
+    }
+
     fn settle<'a>(&'a self, id: Id, _: &'a [Partition]) -> BoxFuture<'a, Result<Option<Vec<u64>>>> {
         Box::pin(async move { self.core.write(None, move |txn| txn.settle(id)).await })
     }

@@ -49,6 +49,12 @@ impl Transaction<'_> {
             Some(Outcome::Refused) => return Ok(Ok(Appended::Refused)),
             None => {}
         }
+        if append
+            .after
+            .is_some_and(|after| !self.cache.ids.is_written(after))
+        {
+            return Ok(Ok(Appended::Early));
+        }
         let mut commits = Vec::with_capacity(append.commits.len());
         let mut lost = Vec::new();
         for (index, (lease, done)) in append.commits.iter().enumerate() {

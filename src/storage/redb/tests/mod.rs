@@ -89,6 +89,7 @@ fn append(bodies: &[&str]) -> Arc<Append> {
     let builder: RecordsBuilder = messages.iter().collect();
     Arc::new(Append {
         id: Id::random(),
+        after: None,
         rows: vec![Row {
             partition: partition(0),
             records: builder.build().unwrap(),

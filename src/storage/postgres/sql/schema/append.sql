@@ -1,11 +1,12 @@
     -- Locks: the leases, then the partitions, each in one order for all. Then, with fresh snapshots:
-    -- the id, the leases, the ends of the logs. Writes the commits, and says which rows to insert.
+    -- the id, the append before it, the leases, the ends of the logs. Writes the commits, and says which rows to insert.
     --
     -- One answer a row: 'new' (insert it), 'known' (it is there). Or the whole is refused:
-    -- 'refused', 'fenced' (by number of the commit), 'missing' and 'forgotten' (by number of the row).
+    -- 'refused', 'early', 'fenced' (by number of the commit), 'missing' and 'forgotten' (by number of
+    -- the row).
     -- An append without rows answers 'new' or 'known' once.
     CREATE FUNCTION {schema}.begin_append(
-        id uuid, streams text[], parts int[],
+        id uuid, before uuid, streams text[], parts int[],
         c_streams text[], c_parts int[], c_groups text[], c_owners uuid[], c_epochs bigint[], c_done text[]
     ) RETURNS TABLE (
         outcome text, ord int, stream_id int, partition int, base_offset bigint, appended_at timestamptz
@@ -34,6 +35,14 @@
             JOIN {schema}.partitions p ON p.stream_id = s.stream_id AND p.partition = u.part
             ORDER BY p.stream_id, p.partition FOR NO KEY UPDATE OF p;
 
+        IF before IS NOT NULL
+            AND NOT EXISTS (SELECT FROM {schema}.batches b WHERE b.batch_id = before)
+            AND NOT EXISTS (SELECT FROM {schema}.batches b WHERE b.batch_id = id)
+            AND NOT EXISTS (SELECT FROM {schema}.ids i WHERE i.batch_id = id)
+        THEN
+            RETURN QUERY SELECT 'early', 1, NULL::int, NULL::int, 0::bigint, NULL::timestamptz;
+            RETURN;
+        END IF;
         IF has_commits OR NOT has_rows THEN
             IF NOT has_rows THEN
                 -- Its own id is its lock.
@@ -137,7 +146,7 @@
     -- price of begin_append. NULL if there is anything to say about it. Locks the partition; the
     -- rest is looked for with fresh snapshots.
     CREATE FUNCTION {schema}.next_place(
-        id uuid, stream text, part int,
+        id uuid, before uuid, stream text, part int,
         OUT stream_id int, OUT base_offset bigint, OUT appended_at timestamptz
     ) LANGUAGE plpgsql
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
@@ -155,11 +164,13 @@
             INTO base_offset, appended_at
             FROM (SELECT) one
             LEFT JOIN LATERAL (
-                SELECT b.base_offset, b.count, b.appended_at FROM {schema}.batches b
+                SELECT b.base_offset, b.count, b.appended_at, b.batch_id FROM {schema}.batches b
                 WHERE b.stream_id = next_place.stream_id AND b.partition = part
                 ORDER BY b.base_offset DESC LIMIT 1
             ) last ON true
-            WHERE NOT EXISTS (SELECT FROM {schema}.batches b WHERE b.batch_id = id)
+            WHERE (before IS NULL OR before = last.batch_id
+                    OR EXISTS (SELECT FROM {schema}.batches b WHERE b.batch_id = before))
+                AND NOT EXISTS (SELECT FROM {schema}.batches b WHERE b.batch_id = id)
                 AND NOT EXISTS (SELECT FROM {schema}.ids i WHERE i.batch_id = id AND i.refused);
     END
     $function$;
