@@ -26,6 +26,10 @@ impl Chain {
         self.0.get().is_some()
     }
 
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The first reason counts.
     pub(super) fn end(&self, reason: Break) {
         let _ = self.0.set(reason);

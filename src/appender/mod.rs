@@ -122,6 +122,8 @@ struct Shared {
     storage: Arc<dyn Storage>,
     clock: Arc<dyn Clock>,
     retry: RetryPolicy,
+    /// How many statements to one partition may be under way at once.
+    depth: usize,
     routes: Routes,
     queue: Mutex<Queue>,
     arrived: Notify,
@@ -141,6 +143,7 @@ impl Appender {
         retry: RetryPolicy,
     ) -> Self {
         Self(Arc::new(Shared {
+            depth: storage.append_depth().max(1),
             storage,
             clock,
             retry,
@@ -216,7 +219,14 @@ impl Shared {
     /// look at the storage first: that one comes back.
     fn gather(&self, statement: &mut Statement) -> Option<Submission> {
         while statement.has_room() {
-            let submission = self.queue().waiting.pop_front()?;
+            let submission = {
+                let mut queue = self.queue();
+                if self.depth > 1 && statement.is_enough_for(queue.waiting.front()?) {
+                    statement.close();
+                    return None;
+                }
+                queue.waiting.pop_front()?
+            };
             let Some(submission) = submission.check_chain() else {
                 continue;
             };

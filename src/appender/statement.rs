@@ -18,6 +18,9 @@ use crate::storage::{Append, Id, Partition, Ranges, RecordsBuilder, Row, Storage
 /// A statement takes no more once it has so many bytes.
 const FULL_BYTES: usize = 4 << 20;
 const FULL_MESSAGES: usize = 1 << 16;
+/// And no second batch in a row of the same producer: that one is better sent while this statement is
+/// under way. What is shorter costs less together than one after the other.
+const ENOUGH_BYTES: usize = 64 << 10;
 
 /// Submissions, gathered: all messages that go to one partition share one row.
 #[derive(Debug, Default)]
@@ -29,6 +32,7 @@ pub(super) struct Statement {
     messages: usize,
     /// Where messages without a key go, modulo the number of partitions.
     turn: Option<u32>,
+    is_closed: bool,
     /// What was given to the storage.
     sealed: Option<Arc<Append>>,
 }
@@ -93,7 +97,19 @@ impl Statement {
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.bytes < FULL_BYTES && self.messages < FULL_MESSAGES
+        self.bytes < FULL_BYTES && self.messages < FULL_MESSAGES && !self.is_closed
+    }
+
+    /// Whether this one is better left for the next statement.
+    pub(super) fn is_enough_for(&self, submission: &Submission) -> bool {
+        let last = self.entries.last();
+        let is_same = last.is_some_and(|last| last.submission.chain.is(&submission.chain));
+        is_same && self.bytes >= ENOUGH_BYTES
+    }
+
+    /// Takes no more.
+    pub(super) fn close(&mut self) {
+        self.is_closed = true;
     }
 
     pub(super) fn add(

@@ -88,6 +88,11 @@ impl Listening {
         self.shared.is_some()
     }
 
+    /// What this process is called where it listens.
+    pub(super) fn me(&self) -> Id {
+        self.shared.as_ref().map_or(Id(0), |shared| shared.member)
+    }
+
     /// This process, if others can see whether it lives. Where that is about to be so it waits a
     /// moment: a claim says it, and nothing that comes after does.
     pub(super) async fn member(&self) -> Option<Id> {

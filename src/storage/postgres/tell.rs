@@ -4,6 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use sqlx::postgres::PgRow;
+use uuid::Uuid;
+
+use super::columns::Reader;
 use super::core::Core;
 use super::gate::Pass;
 use super::value::Value;
@@ -31,6 +35,9 @@ struct Pending {
 /// tell too, is followed by a rest of the same length; a rest that is shorter is no timer's business.
 const SLOW: Duration = Duration::from_millis(1);
 const LONGEST_REST: Duration = Duration::from_millis(10);
+/// While nobody listens, what happens is told this often: somebody may have begun to. Whoever begins
+/// reads everything then, so nothing waits for longer.
+const UNHEARD: Duration = Duration::from_millis(20);
 
 impl Teller {
     pub(super) fn new(local: Arc<Notifier>) -> Self {
@@ -114,20 +121,35 @@ impl Telling {
             if texts.is_empty() {
                 return;
             }
-            let values = [Value::Text(&core.schema), Value::Texts(&texts)];
+            let me = Uuid::from_u128(core.listening.me().0);
+            let values = [
+                Value::Text(&core.schema),
+                Value::Texts(&texts),
+                Value::Id(me),
+            ];
             let began = core.clock.now();
-            let told = core.run(&core.pool, &core.sql.notify, &values);
-            if let Err(error) = told.await {
-                // Others look by themselves, a little later.
-                tracing::debug!(%error, "could not tell other processes of messages");
-            }
+            let told = core.run(&core.pool, &core.sql.notify, &values).await;
             let now = core.clock.now();
             let took = now.saturating_sub(began);
-            if took >= SLOW {
-                core.clock.sleep_until(now + took.min(LONGEST_REST)).await;
-            }
+            let rest = match told.map(|rows| has_audience(&rows)) {
+                Ok(false) => UNHEARD,
+                Ok(true) if took < SLOW => continue,
+                Ok(true) => took.min(LONGEST_REST),
+                Err(error) => {
+                    // Others look by themselves, a little later.
+                    tracing::debug!(%error, "could not tell other processes of messages");
+                    took.min(LONGEST_REST)
+                }
+            };
+            core.clock.sleep_until(now + rest).await;
         }
     }
+}
+
+/// Whether another process said that it listens. Where that is not understood, one may.
+fn has_audience(rows: &[PgRow]) -> bool {
+    let first = rows.first();
+    first.is_none_or(|row| Reader::new(row).bool().unwrap_or(true))
 }
 
 impl Drop for Telling {

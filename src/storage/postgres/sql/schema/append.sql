@@ -1,3 +1,11 @@
+    -- The place in the line of those appends to a partition that follow another one. A row that is let
+    -- go of goes to whoever asks first, and not to whoever waits: the one after the next could be
+    -- before it.
+    CREATE FUNCTION {schema}.stand_in_line(stream text, part int) RETURNS void LANGUAGE sql
+    BEGIN ATOMIC
+        SELECT pg_advisory_xact_lock(hashtextextended('{schema}/' || stream, part));
+    END;
+
     -- Locks: the leases, then the partitions, each in one order for all. Then, with fresh snapshots:
     -- the id, the append before it, the leases, the ends of the logs. Writes the commits, and says which rows to insert.
     --
@@ -28,6 +36,10 @@
                 JOIN {schema}.leases l
                     ON l.stream_id = s.stream_id AND l.partition = c.part AND l.name = c.grp
                 ORDER BY l.group_id FOR NO KEY UPDATE OF l;
+        END IF;
+        IF before IS NOT NULL THEN
+            PERFORM {schema}.stand_in_line(u.stream, u.part)
+                FROM (SELECT * FROM unnest(streams, parts) u (stream, part) ORDER BY 1, 2) u;
         END IF;
         PERFORM 1
             FROM unnest(streams, parts) u (stream, part)
@@ -153,6 +165,9 @@
     SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
     BEGIN
         PERFORM {schema}.begin_write();
+        IF before IS NOT NULL THEN
+            PERFORM {schema}.stand_in_line(stream, part);
+        END IF;
         SELECT p.stream_id INTO stream_id FROM {schema}.streams s
             JOIN {schema}.partitions p ON p.stream_id = s.stream_id AND p.partition = part
             WHERE s.name = stream FOR NO KEY UPDATE OF p;
