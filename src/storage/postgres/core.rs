@@ -9,6 +9,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 
 use super::cancel;
 use super::connect::{Connections, within};
+use super::end::to_the_end;
 use super::error::{Access, Fail, Server};
 use super::follow::Users;
 use super::gate::{Gate, Pass};
@@ -20,7 +21,7 @@ use super::tell::Teller;
 use super::user::Here;
 use super::value::{Value, write_into};
 use crate::clock::{Clock, SystemClock};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::storage::Id;
 
 /// What calls share.
@@ -217,7 +218,7 @@ impl Core {
         self.clock.sleep_until(self.clock.now() + pause).await;
     }
 
-    /// Runs a call in a task: it goes on when its caller is gone.
+    /// Runs a call to its end, also when its caller lets go of it.
     pub(super) async fn call<T, F>(self: &Arc<Self>, work: impl FnOnce(Arc<Self>) -> F) -> Result<T>
     where
         T: Send + 'static,
@@ -245,16 +246,7 @@ impl Core {
     {
         let pass = self.gate.enter()?;
         // The pass is dropped with what the work holds: at its end.
-        match tokio::spawn(work(self.clone(), pass)).await {
-            Ok(done) => done,
-            Err(ended) if ended.is_cancelled() => Err(Error::closed(
-                "the tokio runtime that the storage was called on has ended",
-            )),
-            Err(panicked) => Err(
-                Error::new(ErrorKind::Internal, "a call of the storage panicked")
-                    .with_source(panicked),
-            ),
-        }
+        to_the_end(work(self.clone(), pass)).await
     }
 }
 

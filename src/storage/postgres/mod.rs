@@ -37,6 +37,7 @@ mod cancel;
 mod columns;
 mod connect;
 mod core;
+mod end;
 mod error;
 mod follow;
 mod gate;
