@@ -10,9 +10,9 @@ use flowstream::storage::{
 use futures::{StreamExt, stream};
 use tokio::runtime::Runtime;
 
-use super::harness::{Bench, Limit};
+use super::harness::Bench;
 use super::support::{message, run};
-use super::table::{Bar, Figure, Unit};
+use super::table::{Bar, Beside, Figure, Samples, Unit};
 
 /// What grows.
 #[derive(Debug, Clone, Copy)]
@@ -79,16 +79,36 @@ pub(crate) fn measure(
                 continue;
             }
             let (mut large, mut small) = (make(what, size), make(what, least));
-            let count = bench.count(600);
-            bench.measure(
-                figures,
-                || large.work(runtime, count),
-                vec![
-                    Limit::new(what.beside(), || small.work(runtime, count)).bar(Bar::AtLeast(0.9)),
-                ],
-            );
+            let [own, beside] = in_turns(bench, runtime, [&mut large, &mut small]);
+            for (index, figure) in figures.into_iter().enumerate() {
+                let of = |all: &[[f64; 3]]| all.iter().map(|sample| sample[index]).collect();
+                let beside = Beside {
+                    name: what.beside(),
+                    bar: Some(Bar::AtLeast(0.9)),
+                    samples: Samples(of(&beside)),
+                };
+                bench.report(figure, Samples(of(&own)), vec![beside]);
+            }
         }
     }
+}
+
+/// Many short windows: the difference that is looked for is smaller than the moods of a disk.
+fn in_turns(bench: &Bench, runtime: &Runtime, pair: [&mut Subject; 2]) -> [Vec<[f64; 3]>; 2] {
+    let (rounds, count) = if bench.quick { (2, 20) } else { (41, 100) };
+    let mut samples = [Vec::new(), Vec::new()];
+    for round in 0..=rounds {
+        // Neither is always the first.
+        let order = if round % 2 == 0 { [0, 1] } else { [1, 0] };
+        for index in order {
+            let sample = pair[index].work(runtime, count);
+            // The first round warms up.
+            if round > 0 {
+                samples[index].push(sample);
+            }
+        }
+    }
+    samples
 }
 
 /// As people write it.
