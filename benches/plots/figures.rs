@@ -40,13 +40,20 @@ impl Figures {
         let files = std::fs::read_dir(directory).expect("a directory with figures");
         let mut paths: Vec<_> = files.flatten().map(|entry| entry.path()).collect();
         paths.retain(|path| path.extension().is_some_and(|name| name == "json"));
-        paths.sort();
-        let mut figures = Vec::new();
+        // A figure that was measured again takes the place of the older one.
+        paths.sort_by_key(|path| path.metadata().and_then(|data| data.modified()).ok());
+        let mut figures: Vec<Figure> = Vec::new();
         for path in paths {
             let text = std::fs::read_to_string(&path).expect("a readable file");
             let rows: Vec<Value> = serde_json::from_str(&text)
                 .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-            figures.extend(rows.iter().map(Figure::new));
+            for figure in rows.iter().map(Figure::new) {
+                let mut known = figures.iter_mut();
+                match known.find(|it| it.name == figure.name && it.setting == figure.setting) {
+                    Some(older) => *older = figure,
+                    None => figures.push(figure),
+                }
+            }
         }
         Self(figures)
     }
