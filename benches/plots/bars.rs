@@ -45,7 +45,7 @@ pub(crate) fn draw(sheet: &mut Sheet, top: f64, title: &str, unit: &str, bars: &
             class(bar.series),
         );
         let [low, high] = bar.spread.map(x_of);
-        sheet.line([low, y + ROW / 2.0], [high, y + ROW / 2.0], "axis");
+        sheet.line([low, y + ROW / 2.0], [high, y + ROW / 2.0], "range");
         let text = format!("{}{}", short(bar.value), bar.note);
         sheet.text([high.max(x) + 8.0, y + 16.0], "", Align::Start, &text);
     }

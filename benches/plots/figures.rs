@@ -17,10 +17,16 @@ pub(crate) struct Figure {
 pub(crate) struct Samples(pub(crate) Vec<f64>);
 
 impl Samples {
+    /// The value below which this share of them lies.
     pub(crate) fn at(&self, share: f64) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
-        sorted[((sorted.len() - 1) as f64 * share).round() as usize]
+        let place = (sorted.len() - 1) as f64 * share;
+        let (low, high) = (
+            sorted[place.floor() as usize],
+            sorted[place.ceil() as usize],
+        );
+        low + (high - low) * place.fract()
     }
 
     pub(crate) fn median(&self) -> f64 {

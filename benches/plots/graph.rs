@@ -16,6 +16,14 @@ pub(crate) struct Point {
     pub(crate) spread: [f64; 2],
 }
 
+/// Beside the points of the first series.
+#[derive(Clone, Copy)]
+pub(crate) enum Labels {
+    None,
+    Above,
+    Below,
+}
+
 /// Where a graph is, and what it shows.
 pub(crate) struct Graph<'a> {
     pub(crate) at: [f64; 2],
@@ -25,8 +33,8 @@ pub(crate) struct Graph<'a> {
     pub(crate) y: Axis,
     /// What is as good as equal.
     pub(crate) band: Option<[f64; 2]>,
-    /// Whether the values stand beside the points of the first series.
-    pub(crate) is_labelled: bool,
+    /// Where the values of the first series stand.
+    pub(crate) labels: Labels,
 }
 
 impl Graph<'_> {
@@ -70,14 +78,22 @@ impl Graph<'_> {
         let places: Vec<_> = series.points.iter().map(place).collect();
         let dash = if index == 0 { "" } else { " dash" };
         sheet.path(&places, &format!("{}{dash}", class(index)));
-        for (point, [x, y]) in series.points.iter().zip(places) {
+        for (point, [x, y]) in series.points.iter().zip(places.clone()) {
             let [low, high] = point.spread.map(|value| self.y_of(value));
             sheet.line([x, low], [x, high], &format!("whisker {}", class(index)));
             sheet.mark([x, y], index);
-            if self.is_labelled && index == 0 {
-                let text = crate::scale::short(point.y);
-                sheet.text([x, y - 11.0], "small", Align::Middle, &text);
-            }
+        }
+        if index > 0 {
+            return;
+        }
+        let below = match self.labels {
+            Labels::None => return,
+            Labels::Above => -11.0,
+            Labels::Below => 21.0,
+        };
+        for (point, [x, y]) in series.points.iter().zip(places) {
+            let text = crate::scale::short(point.y);
+            sheet.text([x, y + below], "value", Align::Middle, &text);
         }
     }
 

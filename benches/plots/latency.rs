@@ -1,7 +1,7 @@
 //! How long a message is under way to another process.
 
 use crate::figures::Figures;
-use crate::graph::{Graph, Series, legend, point};
+use crate::graph::{Graph, Labels, Series, legend, point};
 use crate::scale::Axis;
 use crate::sheet::Sheet;
 
@@ -44,10 +44,10 @@ pub(crate) fn latency(figures: &Figures) -> Option<Sheet> {
         at: [80.0, 120.0],
         size: [650.0, 290.0],
         title: "",
-        x: Axis::steps("of 1,000 messages, so many are as fast", &texts),
+        x: Axis::steps("percentile of the messages", &texts),
         y: Axis::log("milliseconds", values),
         band: None,
-        is_labelled: true,
+        labels: Labels::Above,
     };
     graph.draw(&mut sheet, &series);
     Some(sheet)

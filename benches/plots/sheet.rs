@@ -28,13 +28,16 @@ text { font: 13px system-ui, 'DejaVu Sans', sans-serif; fill: #1f2933 }
 .line { fill: none; stroke-width: 2.2 }
 .dash { stroke-dasharray: 6 4 }
 .whisker { stroke-width: 1.4; stroke-opacity: .55 }
-.dot { fill-opacity: .45; stroke: none }
 .s0 { stroke: #0b66c3; fill: #0b66c3 } .s1 { stroke: #c2500a; fill: #c2500a }
 .s2 { stroke: #6b7683; fill: #6b7683 } .s3 { stroke: #17803d; fill: #17803d }
 .s4 { stroke: #8a3ab9; fill: #8a3ab9 }
+.value { font-size: 12px; stroke: #ffffff; stroke-width: 3.5; paint-order: stroke }
+.range { stroke: #1f2933; stroke-width: 1.4 }
+.dot { fill-opacity: .45; stroke: none }
 .line.s0, .line.s1, .line.s2, .line.s3, .line.s4 { fill: none }
 @media (prefers-color-scheme: dark) {
   text { fill: #e4e7eb } .small { fill: #a6b0bb } .page { fill: #161b22 }
+  .value { stroke: #161b22 } .range { stroke: #ffffff }
   .grid { stroke: #323a45 } .axis { stroke: #7b8794 } .band { fill: #cbd2d9 }
   .s0 { stroke: #5aa9ff; fill: #5aa9ff } .s1 { stroke: #ff9b52; fill: #ff9b52 }
   .s2 { stroke: #a6b0bb; fill: #a6b0bb } .s3 { stroke: #4cc771; fill: #4cc771 }

@@ -1,7 +1,7 @@
 //! What does not become dearer as there is more of something.
 
 use crate::figures::{Figures, number};
-use crate::graph::{Graph, Point, Series, legend, point};
+use crate::graph::{Graph, Labels, Point, Series, legend, point};
 use crate::scale::{Axis, short};
 use crate::sheet::Sheet;
 
@@ -69,11 +69,9 @@ fn growth(figures: &Figures, start: &str, title: &str) -> Option<Sheet> {
         x.low = least / 1.3;
         x.high = sizes.iter().copied().fold(least, f64::max) * 1.6;
         x.ticks = sizes.iter().map(|size| (*size, short(*size))).collect();
-        let mut y = Axis::linear("times the cost", 1.4);
-        y.ticks = [0.0, 0.5, 1.0, 1.5]
-            .map(|value| (value, short(value)))
-            .into();
-        y.high = 1.5;
+        let costs = series.iter().flat_map(|one| &one.points);
+        let greatest = costs.map(|point| point.spread[1]).fold(1.4, f64::max);
+        let y = Axis::linear("times the cost", greatest);
         let graph = Graph {
             at: [80.0 + 310.0 * index as f64, 120.0],
             size: [225.0, 220.0],
@@ -81,7 +79,7 @@ fn growth(figures: &Figures, start: &str, title: &str) -> Option<Sheet> {
             x,
             y,
             band: Some([0.9, 1.1]),
-            is_labelled: false,
+            labels: Labels::None,
         };
         graph.draw(&mut sheet, &series);
     }
@@ -124,7 +122,7 @@ pub(crate) fn idle(figures: &Figures) -> Option<Sheet> {
             x,
             y: Axis::linear(label, greatest),
             band: None,
-            is_labelled: true,
+            labels: Labels::Above,
         };
         let series = Series {
             name: String::new(),
@@ -185,7 +183,7 @@ pub(crate) fn pinned(figures: &Figures) -> Option<Sheet> {
         x,
         y,
         band: Some([0.9, 1.1]),
-        is_labelled: false,
+        labels: Labels::None,
     };
     graph.draw(&mut sheet, &works);
     Some(sheet)

@@ -22,10 +22,13 @@ pub(crate) fn takeover(figures: &Figures) -> Option<Sheet> {
         "real processes; a dot is a takeover, a line the median, which is written at the end",
     );
     let values = found.iter().flat_map(|(_, it)| &it.own.0);
-    let axis = Axis::log("milliseconds", values.map(|micros| micros / 1e3));
+    let axis = Axis::log(
+        "from the moment in which the owner goes",
+        values.map(|micros| micros / 1e3),
+    );
     let x_of = |millis: f64| LEFT + axis.share(millis) * WIDTH;
-    for (value, text) in &axis.ticks {
-        let x = x_of(*value);
+    for (value, _) in &axis.ticks {
+        let (x, text) = (x_of(*value), &time(*value));
         sheet.line([x, TOP], [x, bottom], "grid");
         sheet.text([x, bottom + 19.0], "small", Align::Middle, text);
     }
@@ -43,8 +46,19 @@ pub(crate) fn takeover(figures: &Figures) -> Option<Sheet> {
         let median = figure.own.median() / 1e3;
         let x = x_of(median);
         sheet.line([x, y - 12.0], [x, y + 12.0], "line s1");
-        let text = format!("{} ms", short(median));
-        sheet.text([LEFT + WIDTH + 12.0, y + 4.5], "", Align::Start, &text);
+        sheet.text(
+            [LEFT + WIDTH + 12.0, y + 4.5],
+            "",
+            Align::Start,
+            &time(median),
+        );
     }
     Some(sheet)
+}
+
+fn time(millis: f64) -> String {
+    match millis {
+        1e3.. => format!("{} s", short(millis / 1e3)),
+        _ => format!("{} ms", short(millis)),
+    }
 }

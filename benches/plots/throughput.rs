@@ -1,7 +1,7 @@
 //! Messages a second by the number that become durable together, beside the limits.
 
 use crate::figures::{Figures, number};
-use crate::graph::{Graph, Series, legend, point};
+use crate::graph::{Graph, Labels, Series, legend, point};
 use crate::scale::Axis;
 use crate::sheet::Sheet;
 
@@ -93,7 +93,7 @@ fn draw(
         x,
         y,
         band: None,
-        is_labelled: true,
+        labels: Labels::Below,
     };
     graph.draw(&mut sheet, &series);
     Some(sheet)

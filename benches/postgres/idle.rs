@@ -38,9 +38,7 @@ pub(crate) fn measure(bench: &mut Bench, server: &Server) {
         let url = database.url(Link::Socket);
         let mut consumers = Child::start(Role::Idle, &url, &count.to_string());
         let bytes = consumers.hear();
-        if !bench.quick {
-            std::thread::sleep(SETTLE);
-        }
+        std::thread::sleep(SETTLE);
         let windows = if bench.quick { 1 } else { 3 };
         let counted = || {
             let name = &database.name;
