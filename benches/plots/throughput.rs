@@ -78,7 +78,7 @@ fn draw(
         "messages that become durable together",
         found.iter().map(|(x, _)| *x),
     );
-    x.low = 0.8;
+    x.low = 0.6;
     x.high = found[found.len() - 1].0 * 1.4;
     let ticks = found.iter().map(|(value, _)| *value);
     x.ticks = ticks

@@ -155,9 +155,10 @@ fn good(came: &Came) {
 
 impl Rival for JetStream {
     fn name(&self) -> &'static str {
-        match self.is_atomic {
-            true => "NATS JetStream, batch",
-            false => "NATS JetStream",
+        match (self.is_atomic, self.server.is_synced) {
+            (true, _) => "NATS JetStream, batch",
+            (false, true) => "NATS JetStream",
+            (false, false) => "NATS JetStream, no fsync",
         }
     }
 

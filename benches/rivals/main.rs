@@ -26,8 +26,9 @@
 //!   with the message as JSON, an index entry of its labels as JSON, and a row that points to the
 //!   newest revision. It is read by labels and revision, 50 rows at a time, behind a filter of
 //!   transaction ids; a reader at the end asks each 100 ms. A commit is such a row for the group, which
-//!   is then read again. **rows, one INSERT** makes the same rows in one statement, which the library
-//!   does not.
+//!   is then read again. This is what its statements cost from here; with its own client it made 5.6 k
+//!   messages a second on a machine of this kind. **rows, one INSERT** makes the same rows in one
+//!   statement, which the library does not.
 //! - **pgmq** and **PgQ** are extensions, on the same server. pgmq is `send_batch`, then `read` and
 //!   `delete`; its `read_with_poll` asks each 100 ms. PgQ is `insert_event` for each message in one
 //!   statement, a tick for each 1,000, `next_batch` and `finish_batch`; **PgQ, its table** writes the
