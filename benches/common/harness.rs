@@ -132,6 +132,16 @@ impl Bench {
         self.json.push(row.json());
     }
 
+    /// Keeps what was printed in another way.
+    pub(crate) fn keep(&mut self, figure: Figure, own: Samples) {
+        let row = Row {
+            figure,
+            own,
+            limits: Vec::new(),
+        };
+        self.json.push(row.json());
+    }
+
     /// Everything that was measured.
     pub(crate) fn json(&self) -> String {
         format!("[\n{}\n]\n", self.json.join(",\n"))

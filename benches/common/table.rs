@@ -24,6 +24,8 @@ pub(crate) enum Unit {
     Count,
     /// Bytes a message.
     Bytes,
+    /// Bytes.
+    Memory,
 }
 
 /// What the figure is hoped to be. A hint: it depends on the machine.
@@ -220,6 +222,7 @@ fn unit_name(unit: Unit) -> &'static str {
         Unit::Micros => "µs",
         Unit::Count => "allocs",
         Unit::Bytes => "B/msg",
+        Unit::Memory => "B",
     }
 }
 

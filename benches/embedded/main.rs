@@ -26,6 +26,9 @@
 //!   commit, so its limit is a question to another task.
 //! - **latency** is the median from the call of `send` until it resolves, and until the delivery, one
 //!   message at a time.
+//! - **growth** is what an operation of the storage costs, one message each, as there is more: of a log
+//!   of 10 million messages beside one of 100,000, with 100,000 streams in the file beside one, with
+//!   1,000 groups of the stream beside one.
 
 #![allow(
     clippy::disallowed_methods,
@@ -35,6 +38,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod delivery;
+mod growth;
 mod latency;
 mod memory;
 mod raw;
@@ -59,6 +63,7 @@ fn main() {
     memory::measure(&mut bench);
     delivery::measure(&mut bench);
     latency::measure(&mut bench);
+    growth::measure(&mut bench);
     if let Some(path) = args.json {
         std::fs::write(path, bench.json()).expect("a writable file for --json");
     }

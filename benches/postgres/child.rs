@@ -4,9 +4,12 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child as Process, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use flowstream::Flowstream;
+use futures::future::join_all;
 use sqlx::Row;
 use sqlx::postgres::PgListener;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::produce::flush_for;
 use crate::raw::{connect, insert_blob};
@@ -25,10 +28,18 @@ pub(crate) enum Role {
     Consume,
     /// Listens, fetches, and says the same of blobs.
     Hear,
+    /// Has so many consumers with nothing to do, and says how many bytes each takes.
+    Idle,
 }
 
 impl Role {
-    const ALL: [Self; 4] = [Self::Produce, Self::Blobs, Self::Consume, Self::Hear];
+    const ALL: [Self; 5] = [
+        Self::Produce,
+        Self::Blobs,
+        Self::Consume,
+        Self::Hear,
+        Self::Idle,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -36,6 +47,7 @@ impl Role {
             Self::Blobs => "blobs",
             Self::Consume => "consume",
             Self::Hear => "hear",
+            Self::Idle => "idle",
         }
     }
 }
@@ -141,6 +153,7 @@ pub(crate) fn run() {
         }
         Role::Consume => crate::support::run(&runtime, async move { consume(&url, stream).await }),
         Role::Hear => crate::support::run(&runtime, async move { hear(&url, &stream).await }),
+        Role::Idle => crate::support::run(&runtime, async move { idle(&url, &stream).await }),
     }
 }
 
@@ -185,6 +198,43 @@ async fn hear(url: &str, channel: &str) {
             say(under_way(row.get(1)));
         }
     }
+}
+
+async fn idle(url: &str, count: &str) {
+    let count: usize = count.parse().expect("a number");
+    let flow = flowstream::open(url).await.expect("a storage");
+    // One before the others: what all of them share is not counted.
+    let first = idle_consumer(&flow, count).await;
+    let before = resident();
+    let mut waiting = vec![first];
+    // One after the other. At once, starting takes three times as much, which the allocator keeps.
+    for number in 0..count {
+        waiting.push(idle_consumer(&flow, number).await);
+    }
+    let after = resident();
+    say("ready");
+    say((after - before) / count as f64);
+    drop(join_all(waiting).await);
+}
+
+/// Waits for messages on a stream of its own.
+async fn idle_consumer(flow: &Flowstream, number: usize) -> JoinHandle<()> {
+    let consumer = flow.consumer(format!("s{number}"), "g").await;
+    let mut consumer = consumer.expect("a consumer");
+    let control = consumer.control();
+    let waiting = tokio::spawn(async move {
+        consumer.next().await;
+    });
+    control.wait_for(|status| status.is_active()).await;
+    waiting
+}
+
+/// What the process takes of the memory, in bytes.
+fn resident() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.split_ascii_whitespace().nth(1));
+    kilobytes.map_or(f64::NAN, |count| count.parse().unwrap_or(f64::NAN)) * 1024.0
 }
 
 /// A body that says when it was made.

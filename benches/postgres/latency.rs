@@ -22,7 +22,7 @@ pub(crate) fn measure(bench: &mut Bench, server: &Server, link: Link) {
     if !bench.wants("latency") {
         return;
     }
-    let figures = ["p50", "p99", "p99.9"].map(|part| {
+    let figures = ["p10", "p50", "p90", "p99", "p99.9"].map(|part| {
         let name = format!("latency to another process, {part}");
         Figure::new(name, link.name(), Unit::Micros)
     });
@@ -73,7 +73,7 @@ pub(crate) fn measure(bench: &mut Bench, server: &Server, link: Link) {
 }
 
 /// Of microseconds.
-fn percentiles(mut times: Vec<f64>) -> [f64; 3] {
+fn percentiles(mut times: Vec<f64>) -> [f64; 5] {
     times.sort_by(f64::total_cmp);
-    [500, 990, 999].map(|part| times[(times.len() - 1) * part / 1_000])
+    [100, 500, 900, 990, 999].map(|part| times[(times.len() - 1) * part / 1_000])
 }

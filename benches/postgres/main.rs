@@ -1,7 +1,7 @@
 //! What the storage in PostgreSQL can do, beside what the same server can.
 //!
 //! ```text
-//! cargo bench --bench postgres --features postgres                everything, about fifteen minutes
+//! cargo bench --bench postgres --features postgres                everything, about twenty minutes
 //! cargo bench --bench postgres --features postgres -- produce     figures with "produce" in their name
 //! cargo bench --bench postgres --features postgres -- --quick     one short window each: whether it runs
 //! cargo bench --bench postgres --features postgres -- --json FILE all samples as well
@@ -31,9 +31,13 @@
 //! - **latency** is from the call of `send` to the delivery in another process. Bare is an `INSERT`,
 //!   then a NOTIFY, then a `SELECT` there.
 //! - **space** is what a message takes on the disk (table, TOAST, indexes) and in the WAL.
-//! - **idle** is the number of transactions a second that consumers cause that have nothing to do.
+//! - **idle** is the number of transactions a second that consumers cause that have nothing to do, each
+//!   a statement, and the memory that each takes of its process.
 //! - **pinned** is what a snapshot costs that stays open for the whole run: appends and commits one by
 //!   one, in turns in two databases, one of them with the snapshot. Then two ways that were not taken.
+//! - **growth** is what an operation of the storage costs, one message each, as there is more: of a log
+//!   of 10 million messages (a million rows) beside one of 100,000, with 100,000 streams in the schema
+//!   beside one, with 1,000 groups of the stream beside one.
 //! - **tcp** is one blob a statement through sqlx, which does not set TCP_NODELAY, beside the same
 //!   messages written by hand with and without it.
 
@@ -47,6 +51,7 @@ mod child;
 mod common;
 mod drain;
 mod forward;
+mod growth;
 mod idle;
 mod latency;
 mod pinned;
@@ -94,6 +99,7 @@ fn main() {
     space::measure(&mut bench, &server);
     idle::measure(&mut bench, &server);
     pinned::measure(&mut bench, &server);
+    growth::measure(&mut bench, &server);
     if let Some(path) = args.json {
         std::fs::write(path, bench.json()).expect("a writable file for --json");
     }

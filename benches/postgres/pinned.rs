@@ -8,13 +8,13 @@ use std::time::Instant;
 
 use flowstream::Ranges;
 use flowstream::storage::{
-    Append, Claim, Group, Id, Lease, Name, Partition, PostgresOptions, PostgresStorage,
-    RecordsBuilder, Row, Start, Storage,
+    Append, Id, Lease, Partition, PostgresOptions, PostgresStorage, RecordsBuilder, Row, Storage,
 };
 use sqlx::postgres::PgConnection;
 use tokio::runtime::Runtime;
 use tokio::sync::Mutex;
 
+use crate::common::growth::claimed;
 use crate::harness::Bench;
 use crate::raw::connect;
 use crate::server::{Database, Link, Server};
@@ -105,26 +105,7 @@ impl<'a> Place<'a> {
         let (storage, lease, connection) = run(runtime, async move {
             let storage = PostgresStorage::connect(&url, PostgresOptions::new()).await;
             let storage = storage.expect("a storage");
-            let stream = Name::new("s").expect("a name");
-            let created = storage.create_stream(&stream, Some(1)).await;
-            created.expect("a stream");
-            let group = Group {
-                partition: Partition { stream, index: 0 },
-                name: Name::new("g").expect("a name"),
-            };
-            let created = storage.create_group(&group, Start::Earliest).await;
-            created.expect("a group");
-            let claim = Claim {
-                group: group.clone(),
-                owner: Id::random(),
-                over: None,
-            };
-            let state = storage.claim(claim.clone()).await.expect("a lease");
-            let lease = Lease {
-                group,
-                owner: claim.owner,
-                epoch: state.epoch,
-            };
+            let lease = claimed(&storage, "s", "g").await;
             (storage, lease, connect(&url).await)
         });
         Self {

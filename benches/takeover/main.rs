@@ -4,6 +4,7 @@
 //! cargo bench --bench takeover --features postgres                everything, about 7 minutes
 //! cargo bench --bench takeover --features postgres -- kill        rows with "kill" in their name
 //! cargo bench --bench takeover --features postgres -- --quick     a few of each: whether it runs
+//! cargo bench --bench takeover --features postgres -- --json FILE all takeovers as well
 //! ```
 //!
 //! Each takeover is one of its own: an owner works on a steady stream of messages, eight at a time,
@@ -37,6 +38,9 @@
 
 use std::time::Duration;
 
+use common::args::Args;
+use common::harness::Bench;
+use common::table::{Figure, Samples, Unit};
 use postgres_support::Cluster;
 use process_support::connections::{self, Whose};
 use process_support::idle::{idle, steady};
@@ -44,6 +48,8 @@ use process_support::storm::Storm;
 use process_support::trials::{Outcome, Trials, Way, World};
 use process_support::worker;
 
+#[path = "../common/mod.rs"]
+mod common;
 #[path = "../../tests/postgres_support/mod.rs"]
 mod postgres_support;
 #[path = "../../tests/process_support/mod.rs"]
@@ -51,54 +57,38 @@ mod process_support;
 
 fn main() {
     worker::run_if_asked();
-    let Some(args) = Args::parse() else { return };
+    let args = Args::of_process();
+    if args.is_test {
+        return;
+    }
+    let mut bench = Bench::new(args.is_quick, args.filter);
     let server = Cluster::start_with(&[("max_connections", "1000")]);
-    takeovers(&args, &server);
-    if args.wants("connections") {
-        print_connections(&args, &server);
+    takeovers(&mut bench, &server);
+    if bench.wants("connections") {
+        print_connections(&bench, &server);
     }
-    if args.wants("idle groups") {
-        print_idle(&args);
+    if bench.wants("idle groups") {
+        print_idle(&bench);
     }
-    if args.wants("steady") {
-        print_steady(&args, &server);
+    if bench.wants("steady") {
+        print_steady(&bench, &server);
     }
-    if args.wants("storm") {
-        print_storm(&args, &server);
+    if bench.wants("storm") {
+        print_storm(&bench, &server);
+    }
+    if let Some(path) = args.json {
+        std::fs::write(path, bench.json()).expect("a writable file for --json");
     }
 }
 
-struct Args {
-    is_quick: bool,
-    filter: String,
-}
-
-impl Args {
-    /// `None` if nothing is to be measured: cargo says `--bench` for `cargo bench`, and nothing for
-    /// `cargo test --benches`.
-    fn parse() -> Option<Self> {
-        let args: Vec<String> = std::env::args().skip(1).collect();
-        let has = |wanted: &str| args.iter().any(|arg| arg == wanted);
-        let filter = args.iter().find(|arg| !arg.starts_with('-'));
-        (has("--bench") || has("--quick")).then(|| Self {
-            is_quick: has("--quick"),
-            filter: filter.cloned().unwrap_or_default(),
-        })
-    }
-
-    fn wants(&self, name: &str) -> bool {
-        name.contains(&self.filter)
-    }
-
-    fn seconds(&self, seconds: u64) -> Duration {
-        Duration::from_secs(if self.is_quick { 5 } else { seconds })
-    }
+fn seconds_of(bench: &Bench, seconds: u64) -> Duration {
+    Duration::from_secs(if bench.quick { 5 } else { seconds })
 }
 
 /// A way to go, with which lease, in how many pairs, how often each, and the most that p99 may be.
 type Row = (Way, u64, u32, u32, Option<Duration>);
 
-fn takeovers(args: &Args, server: &Cluster) {
+fn takeovers(bench: &mut Bench, server: &Cluster) {
     const SOON: Option<Duration> = Some(Duration::from_millis(50));
     const SECOND: Option<Duration> = Some(Duration::from_secs(1));
     const ROWS: [Row; 11] = [
@@ -119,14 +109,14 @@ fn takeovers(args: &Args, server: &Cluster) {
          repeated at most | refused commits |\n|---|---|---|---|---|---|---|---|---|---|---|---|"
     );
     for (way, lease, pairs, rounds, bar) in ROWS {
-        if !args.wants(name(way)) {
+        if !bench.wants(name(way)) {
             continue;
         }
-        let (pairs, rounds) = match args.is_quick {
+        let (pairs, rounds) = match bench.quick {
             true => (pairs.min(2), 1),
             false => (pairs, rounds),
         };
-        let lease = Duration::from_secs(if args.is_quick { lease.min(2) } else { lease });
+        let lease = Duration::from_secs(if bench.quick { lease.min(2) } else { lease });
         let mut trials = Trials::new(way, lease).pairs(pairs).rounds(rounds);
         // The load stays the same.
         trials.interval = Duration::from_millis(10) * pairs;
@@ -141,6 +131,12 @@ fn takeovers(args: &Args, server: &Cluster) {
         trials.peace = Duration::from_millis(500);
         let outcome = trials.run(&World::new(server)).unwrap_or_else(fail);
         print_takeovers(way, lease, &outcome, bar);
+        let figure = format!("takeover: {}, lease {lease:?}", name(way));
+        let times = outcome.times.iter().map(|time| time.as_secs_f64() * 1e6);
+        bench.keep(
+            Figure::new(figure, "", Unit::Micros),
+            Samples(times.collect()),
+        );
     }
 }
 
@@ -186,9 +182,9 @@ fn seconds(time: Duration) -> String {
     }
 }
 
-fn print_connections(args: &Args, server: &Cluster) {
+fn print_connections(bench: &Bench, server: &Cluster) {
     for whose in [Whose::Listener, Whose::All] {
-        let times = if args.is_quick { 2 } else { 20 };
+        let times = if bench.quick { 2 } else { 20 };
         let ended = connections::kill(&World::new(server), whose, times).unwrap_or_else(fail);
         println!(
             "\nconnections, {whose:?}, killed {times} times: {} leases lost; the group stood still for \
@@ -200,8 +196,8 @@ fn print_connections(args: &Args, server: &Cluster) {
     }
 }
 
-fn print_idle(args: &Args) {
-    let time = args.seconds(60);
+fn print_idle(bench: &Bench) {
+    let time = seconds_of(bench, 60);
     let costs = idle(10, 5, time);
     println!(
         "\nidle groups, 10 with 5 consumers each, in 5 processes, for {time:?}: WAL {} bytes, of an \
@@ -216,10 +212,10 @@ fn print_idle(args: &Args) {
     }
 }
 
-fn print_steady(args: &Args, server: &Cluster) {
+fn print_steady(bench: &Bench, server: &Cluster) {
     for lease in [2, 30] {
         let lease = Duration::from_secs(lease);
-        let time = args.seconds(20);
+        let time = seconds_of(bench, 20);
         let steady = steady(&World::new(server), lease, time).unwrap_or_else(fail);
         println!(
             "\nsteady, lease {lease:?}, for {time:?}: {} commits, {} renewals",
@@ -228,11 +224,11 @@ fn print_steady(args: &Args, server: &Cluster) {
     }
 }
 
-fn print_storm(args: &Args, server: &Cluster) {
+fn print_storm(bench: &Bench, server: &Cluster) {
     let storm = Storm {
         processes: 8,
         consumers: 4,
-        time: args.seconds(60),
+        time: seconds_of(bench, 60),
         lease: Duration::from_secs(30),
     };
     let after = storm.run(&World::new(server)).unwrap_or_else(fail);

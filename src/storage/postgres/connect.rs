@@ -51,6 +51,8 @@ pub(super) fn of_ours(server: PgConnectOptions, options: &PostgresOptions) -> Pg
         ("enable_seqscan", "off"),
         ("enable_hashjoin", "off"),
         ("enable_mergejoin", "off"),
+        // A look into a large log seems dear to the planner, and is not.
+        ("jit", "off"),
     ];
     let ours = settings
         .into_iter()

@@ -1,7 +1,7 @@
     -- The last batch to read: from the one at `first` on, until so many bytes are reached.
     CREATE FUNCTION {schema}.read_until(stream int, part int, first bigint, bytes bigint) RETURNS bigint
     STABLE LANGUAGE plpgsql
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off
     SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
     DECLARE
         b record;
