@@ -7,7 +7,8 @@ SELECT l.start_offset, l.end_offset,
     b.base_offset, b.count, (extract(epoch FROM b.appended_at) * 1000000)::bigint, b.ends, b.bodies, b.attribute_ends, b.attributes
 FROM {schema}.streams s
 JOIN {schema}.partitions p ON p.stream_id = s.stream_id
-CROSS JOIN LATERAL {schema}.bounds(p.stream_id, p.partition) l
+-- Once: as it stands it would be looked up again for each batch.
+CROSS JOIN LATERAL (SELECT * FROM {schema}.bounds(p.stream_id, p.partition) OFFSET 0) l
 LEFT JOIN {schema}.leases g
     ON g.stream_id = p.stream_id AND g.partition = p.partition AND g.name = $5
 LEFT JOIN LATERAL (
