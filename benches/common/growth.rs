@@ -183,6 +183,7 @@ fn rate(count: usize, took: Duration) -> f64 {
 async fn append(storage: &dyn Storage, partition: &Partition, messages: usize) {
     let builder: RecordsBuilder = std::iter::repeat_n(&message(), messages).collect();
     let append = Append {
+        after: None,
         id: Id::random(),
         rows: vec![Row {
             partition: partition.clone(),
