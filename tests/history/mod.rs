@@ -13,11 +13,12 @@ mod forwards;
 mod groups;
 mod logs;
 
+#[allow(unused_imports, reason = "not every test needs all of it")]
 pub use check::{Rule, Violation};
 
 /// Something that happened. Logs and groups are known by their place in the [`History`], messages by
 /// their number.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
     /// A producer is about to give a message away. Those of one unit are one append.
     Intent {
@@ -69,7 +70,7 @@ pub struct Owner {
 }
 
 /// How a group stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Seen {
     pub group: usize,
     pub epoch: u64,
