@@ -128,6 +128,7 @@ impl Maker {
                 group("late", OTHER, 2),
             ],
             forwards: vec![forward(1, OUT, true), forward(0, DEAD, false)],
+            ..History::default()
         };
         let members = history.groups.iter().enumerate().map(|(number, group)| {
             let owner = Owner {

@@ -20,6 +20,7 @@ pub(crate) enum Bug {
     AnswersTheSettingsAsked,
     WritesRowByRow,
     LosesTheLastRow,
+    SwallowsAppends,
     TurnsTheOffsetsRound,
     LetsTimeGoBack,
     SkipsAMessage,
@@ -37,6 +38,7 @@ pub(crate) enum Bug {
     NamesAllAsFenced,
     WritesTheCommitsThatAreNotFenced,
     ReplacesProgress,
+    DropsCommits,
     KeepsTheGeneration,
     RenewsWithoutWriting,
     TakesOverWhatIsHeld,
@@ -81,6 +83,8 @@ struct State {
     clean_claims: HashSet<Group>,
     renamed: HashMap<Partition, u32>,
     subscribed: bool,
+    /// The number of appends or commits so far.
+    writes: u64,
 }
 
 impl Planted {
@@ -151,6 +155,13 @@ impl Planted {
         fenced
     }
 
+    /// Each third time.
+    fn is_third(&self) -> bool {
+        let writes = &mut self.state.lock().unwrap().writes;
+        *writes += 1;
+        writes.is_multiple_of(3)
+    }
+
     fn known(&self, id: Id) -> Option<Vec<u64>> {
         let state = self.state.lock().unwrap();
         let known = state.written.iter().find(|(written, _)| *written == id);
@@ -177,6 +188,11 @@ impl Planted {
         };
         match self.bug {
             Bug::WritesRowByRow => return self.append_rows(&append).await,
+            Bug::SwallowsAppends if self.is_third() => {
+                let places = changed.rows.iter().map(|row| row.partition.clone());
+                let bounds = self.inner.bounds(&places.collect::<Vec<_>>()).await?;
+                return Ok(Appended::Written(bounds.iter().map(|it| it.end).collect()));
+            }
             Bug::LosesTheLastRow if changed.rows.len() > 1 => drop(changed.rows.pop()),
             Bug::ForgetsIds => changed.id = Id::random(),
             Bug::ForgetsIdsSoon | Bug::ForgetsIdsOnTrim => {
@@ -426,6 +442,12 @@ impl Storage for Planted {
                     }
                 }
                 _ => {}
+            }
+            if self.has(Bug::DropsCommits) && !done.is_empty() && self.is_third() {
+                let nothing = Verdicts::default();
+                let mut progress = self.inner.commit(&lease, &nothing).await?;
+                progress.merge(done);
+                return Ok(progress);
             }
             let progress = self.inner.commit(&lease, &verdicts).await?;
             if !self.has(Bug::ReplacesProgress) {

@@ -24,8 +24,8 @@ struct State {
     asked: HashSet<u64>,
     /// Below this all are called done.
     asked_below: u64,
-    /// Offsets of commits that are durable.
-    committed: HashSet<u64>,
+    /// Offsets of commits that are durable, and their epochs.
+    committed: HashMap<u64, u64>,
     /// And the newest of them, since somebody looked.
     unseen: Vec<u64>,
     delivered: HashSet<u64>,
@@ -63,7 +63,7 @@ impl State {
             number,
             asked: HashSet::new(),
             asked_below: 0,
-            committed: HashSet::new(),
+            committed: HashMap::new(),
             unseen: Vec::new(),
             delivered: HashSet::new(),
             open: BTreeSet::new(),
@@ -145,11 +145,15 @@ impl State {
             let text = format!("{message} came from {offset}, where {stored:?} is");
             self.found(context, Rule::WrongPlace, &text);
         }
-        if self.committed.contains(&offset) {
-            let text = format!("{offset} came under epoch {} and was done", owner.epoch);
-            self.found(context, Rule::DeliveredAfterCommit, &text);
-        } else {
-            self.open.insert(offset);
+        match self.committed.get(&offset) {
+            Some(epoch) => {
+                let clocks = &context.history.with_wrong_clocks;
+                if *epoch <= owner.epoch || !clocks.contains(&owner.consumer) {
+                    let text = format!("{offset} came under {} and was done", owner.epoch);
+                    self.found(context, Rule::DeliveredAfterCommit, &text);
+                }
+            }
+            None => drop(self.open.insert(offset)),
         }
         self.delivered.insert(offset);
         let epoch = self.epochs.entry(owner.epoch).or_default();
@@ -209,7 +213,7 @@ impl State {
         }
         for offset in asked.done {
             self.open.remove(&offset);
-            if self.committed.insert(offset) {
+            if self.committed.insert(offset, owner.epoch).is_none() {
                 self.unseen.push(offset);
             }
         }

@@ -6,6 +6,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "not every test needs all of it")]
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 mod check;
@@ -132,6 +133,9 @@ pub struct History {
     pub logs: Vec<Log>,
     pub groups: Vec<Group>,
     pub forwards: Vec<Forward>,
+    /// Consumers whose clocks do not go as others' do. Nothing that they write is accepted after their
+    /// lease was lost, but what they have in memory they may hand out for a while.
+    pub with_wrong_clocks: HashSet<u32>,
 }
 
 impl History {

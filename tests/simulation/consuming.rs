@@ -7,7 +7,7 @@ use futures::{FutureExt, SinkExt};
 
 use crate::history::{Event, Owner};
 use crate::producing::body;
-use crate::run::{Kind, Run};
+use crate::run::{Kind, Run, State};
 
 /// A pipeline for a group, for as long as its consumer is not shut down.
 #[derive(Clone)]
@@ -27,6 +27,8 @@ pub(crate) struct Plan {
     /// Where it copies to.
     pub(crate) to: Option<&'static str>,
     pub(crate) lease: Duration,
+    /// The lease as this process knows it.
+    pub(crate) trust: Duration,
     pub(crate) max_attempts: Option<u32>,
 }
 
@@ -45,7 +47,7 @@ impl Pipeline {
             let mut builder = self
                 .flow
                 .consumer(plan.stream, plan.name)
-                .lease(plan.lease)
+                .lease(plan.trust)
                 .max_processing(plan.lease * 3)
                 .drain(Duration::from_millis(700))
                 .redeliver_after(Duration::from_millis(400))
@@ -68,6 +70,11 @@ impl Pipeline {
             consumer,
             number: self.run.number() as u32,
         };
+        if self.plan.trust > self.plan.lease {
+            let number = reader.number;
+            let clocks = |it: &mut State| it.history.with_wrong_clocks.insert(number);
+            self.run.with(clocks);
+        }
         match self.plan.to {
             None => self.handle(reader).await,
             Some(to) => self.copy(reader, to).await,

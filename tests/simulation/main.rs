@@ -13,12 +13,17 @@ use std::time::{Duration, Instant};
 
 use flowstream::ManualClock;
 use flowstream::storage::{MemoryStorage, Storage};
+use history::Rule;
+use planted::{Bug, Planted};
 use run::{Counts, KINDS, Kind};
 use world::{Outcome, simulate};
 
 mod consuming;
 #[path = "../history/mod.rs"]
 mod history;
+#[path = "../conformance_bites/planted.rs"]
+#[allow(dead_code, reason = "most of these bugs are found elsewhere")]
+mod planted;
 mod producing;
 mod run;
 #[path = "../support/mod.rs"]
@@ -130,4 +135,34 @@ fn the_same_seed_does_the_same_again() {
     }
     let different: std::collections::HashSet<u64> = first.iter().copied().collect();
     assert_eq!(different.len(), first.len(), "each seed has its own trace");
+}
+
+/// Storages without some protection, and what has to be found then.
+const CONTROLS: &[(Bug, Rule)] = &[
+    (Bug::SwallowsAppends, Rule::Lost),
+    (Bug::ForgetsIds, Rule::Doubled),
+    (Bug::SettlesWithoutRefusing, Rule::Doubled),
+    (Bug::IgnoresTheFence, Rule::ZombieCommit),
+    (Bug::IgnoresTheFenceOfAppends, Rule::NotExactlyOnce),
+    (Bug::LosesTheCommitsOfAppends, Rule::NotExactlyOnce),
+    (Bug::DropsCommits, Rule::DeliveredAfterCommit),
+    (Bug::ReplacesProgress, Rule::PositionBack),
+    (Bug::SkipsAMessage, Rule::Skipped),
+    (Bug::ReadsNoEpoch, Rule::Stuck),
+];
+
+#[test]
+fn without_a_protection_the_checker_finds_what_goes_wrong() {
+    for (bug, rule) in CONTROLS {
+        let mut seeds = 0..1_000;
+        let is_found = |seed: u64| {
+            let planted =
+                || -> Arc<dyn Storage> { Arc::new(Planted::new(*bug, ManualClock::new())) };
+            let outcome = simulate(seed, planted);
+            outcome.found.iter().any(|found| found.rule == *rule)
+        };
+        let seed = seeds.find(|seed| is_found(*seed));
+        println!("{bug:?}: {rule:?} in seed {seed:?}");
+        assert!(seed.is_some(), "{bug:?}: {rule:?} is not found");
+    }
 }

@@ -27,6 +27,7 @@ pub(crate) enum Kind {
     Killed,
     CutOff,
     Refused,
+    TrustsTooLong,
     ShutDown,
     DroppedConsumer,
     // What pipelines do.
@@ -48,7 +49,7 @@ pub(crate) enum Kind {
     StreamError,
 }
 
-pub(crate) const KINDS: [Kind; 27] = [
+pub(crate) const KINDS: [Kind; 28] = [
     Kind::FailedBefore,
     Kind::AnswerLost,
     Kind::InDoubtNotApplied,
@@ -59,6 +60,7 @@ pub(crate) const KINDS: [Kind; 27] = [
     Kind::Killed,
     Kind::CutOff,
     Kind::Refused,
+    Kind::TrustsTooLong,
     Kind::ShutDown,
     Kind::DroppedConsumer,
     Kind::DroppedDelivery,

@@ -79,6 +79,7 @@ impl World {
             name,
             to,
             lease,
+            trust: lease,
             max_attempts: None,
         };
         let mut plans = vec![plan(0, "in", "work", None)];
@@ -147,7 +148,12 @@ impl World {
         flow
     }
 
-    fn start(&mut self, plan: Plan) {
+    fn start(&mut self, mut plan: Plan) {
+        if !self.run.is_calm() && self.run.chance(30) {
+            // As if its clock went too slowly: it does not notice that others took it for dead.
+            self.run.count(Kind::TrustsTooLong);
+            plan.trust = plan.lease * 20;
+        }
         let after = self.run.time_below(300);
         self.process(Some((plan, after)));
     }
@@ -193,7 +199,8 @@ impl World {
         process.faulty.set_all(Fault::Hold);
         if let Some(consuming) = process.consuming {
             consuming.task.abort();
-            self.start(consuming.pipeline.plan);
+            let Plan { group, .. } = consuming.pipeline.plan;
+            self.start(self.plans[group].clone());
         }
     }
 
@@ -295,17 +302,17 @@ impl World {
         if self.plans.len() > 1 {
             forwards.push(forward(1, 1, true));
         }
-        let (events, mut counts) = self.run.with(|it| {
-            let events = std::mem::take(&mut it.history.events);
-            (events, it.counts.clone())
+        let (found, mut counts) = self.run.with(|it| {
+            let found = std::mem::take(&mut it.history);
+            (found, it.counts.clone())
         });
         counts.0[Kind::MovedAway as usize] += logs[2].messages.len() as u64;
-        counts.0[Kind::NewOwner as usize] += owners(&events);
+        counts.0[Kind::NewOwner as usize] += owners(&found.events);
         let history = History {
-            events,
             logs,
             groups: groups.collect(),
             forwards,
+            ..found
         };
         Outcome {
             found: history.check(),
