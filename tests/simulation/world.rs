@@ -1,7 +1,8 @@
 //! One run: some processes over one storage, harm, and the end, when all is healed.
 
+use std::cell::Cell;
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use flowstream::storage::{Group, Name, Partition, Read, Start, Storage};
@@ -18,6 +19,8 @@ use crate::support::{Fault, Faulty};
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) found: Vec<Violation>,
+    /// In tasks: a runtime tells nobody of them.
+    pub(crate) panics: u64,
     pub(crate) counts: Counts,
     /// Of all that happened, and when.
     pub(crate) trace: u64,
@@ -41,10 +44,31 @@ pub(crate) fn simulate(seed: u64, storage: impl FnOnce() -> Arc<dyn Storage>) ->
         .start_paused(true)
         .build()
         .expect("a runtime");
-    runtime.block_on(async {
+    count_panics();
+    let before = PANICS.get();
+    let mut outcome = runtime.block_on(async {
         let world = World::new(seed, storage()).await;
         world.run().await
-    })
+    });
+    // With it goes what still runs.
+    drop(runtime);
+    outcome.panics = PANICS.get() - before;
+    outcome
+}
+
+thread_local! {
+    static PANICS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            PANICS.set(PANICS.get() + 1);
+            before(info);
+        }));
+    });
 }
 
 struct World {
@@ -316,6 +340,7 @@ impl World {
         };
         Outcome {
             found: history.check(),
+            panics: 0,
             counts,
             trace: self.run.trace(),
             time: self.run.elapsed(),
