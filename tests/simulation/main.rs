@@ -31,7 +31,7 @@ mod support;
 mod world;
 
 /// What takes about 40 seconds on two processors that others use as well.
-const SEEDS: u64 = 6_000;
+const SEEDS: u64 = 5_000;
 
 fn memory() -> Arc<dyn Storage> {
     Arc::new(MemoryStorage::new(Arc::new(ManualClock::new())))
