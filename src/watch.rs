@@ -259,6 +259,16 @@ impl Task {
                 }
             };
             tokio::select! {
+                // Notifications may come without a pause: what is rare goes before them.
+                biased;
+                () = shared.left.notified() => if shared.sweep().is_break() {
+                    self.is_done = true;
+                    return;
+                },
+                () = polling => {
+                    due = None;
+                    shared.poll().await;
+                }
                 notification = poll_fn(|cx| self.notifications.as_mut().poll_next(cx)) => {
                     match notification {
                         Some(notification) => shared.tell(notification),
@@ -269,14 +279,6 @@ impl Task {
                         }
                     }
                 }
-                () = polling => {
-                    due = None;
-                    shared.poll().await;
-                }
-                () = shared.left.notified() => if shared.sweep().is_break() {
-                    self.is_done = true;
-                    return;
-                },
             }
         }
     }

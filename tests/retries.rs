@@ -4,8 +4,8 @@ mod support;
 
 use std::time::Duration;
 
-use flowstream::storage::GroupState;
-use flowstream::{Consumer, Error};
+use flowstream::storage::{GroupState, Ranges};
+use flowstream::{Consumer, Error, Status};
 use support::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -201,4 +201,20 @@ async fn a_limit_of_no_attempt_and_a_circle_of_the_dead_are_refused() {
     let refused = next(&mut consumer).await.dead_letter("no").await;
     let text = refused.unwrap_err().to_string();
     assert!(text.contains("dead_letters"), "{text}");
+}
+
+#[tokio::test]
+async fn one_that_reads_for_a_retry_sees_that_its_lease_is_lost() {
+    let world = world().await;
+    world.fill("orders", 1).await;
+    let mut consumer = consumer(&world).await;
+    next(&mut consumer).await.retry_after(SECOND);
+    world.pass(SECOND / 2).await;
+    let lease = world.take_over("orders", "billing").await;
+    let done = Ranges::from(0..1).into();
+    world.faulty.inner().commit(&lease, &done).await.unwrap();
+    world.pass(SECOND).await;
+    let again = take_all(&mut consumer, drop).await;
+    assert_eq!(again, 0, "the new owner has done it");
+    assert_eq!(consumer.control().status(), Status::Standby);
 }

@@ -81,6 +81,17 @@ impl Member {
         self.generation_grew = Grew::Yes;
     }
 
+    /// Nobody has the lease any more. With a position, the group goes on there.
+    pub(super) fn reset(&mut self, position: Option<u64>) {
+        if let Some(position) = position {
+            self.done = (0..position).collect();
+            self.attempts.clear();
+        }
+        self.owner = None;
+        self.epoch_grew = true;
+        self.generation_grew = Grew::Yes;
+    }
+
     fn first_not_done(&self) -> u64 {
         (0..)
             .find(|at| !self.done.contains(at))

@@ -221,6 +221,7 @@ fn dead_letter_stream(
 
 async fn shut_down_on(signal: BoxFuture<'static, ()>, control: Control) {
     tokio::select! {
+        biased;
         () = signal => drop(control.shutdown()),
         () = control.0.until_stopped() => {}
     }

@@ -159,6 +159,7 @@ impl Lane {
     async fn let_go(&self) {
         let Some(lease) = &self.former else { return };
         tokio::select! {
+            biased;
             () = self.release(lease) => {}
             () = sleep(&**self.flow.clock(), self.settings.drain) => {}
         }
@@ -212,6 +213,7 @@ impl Lane {
     /// the lease back.
     async fn hand_over(&self, session: &Session, mut keeper: tokio::task::JoinHandle<()>) -> End {
         tokio::select! {
+            biased;
             () = session.drained() => {}
             () = sleep(&**self.flow.clock(), self.settings.drain) => {
                 tracing::warn!(group = %self.group, "gave up waiting for deliveries that are held");

@@ -155,11 +155,15 @@ impl Mender {
                 partition: self.group.partition.clone(),
                 from,
                 max_bytes: self.settings.fetch_bytes,
-                group: None,
+                group: Some(self.group.name.clone()),
             };
             let fetched = self
                 .patiently(|| self.flow.storage().read(read.clone()))
                 .await;
+            if fetched.epoch != self.session.lease().epoch {
+                self.session.fence();
+                return std::future::pending().await;
+            }
             if fetched.bounds.start > from {
                 self.session.skip(from..fetched.bounds.start);
                 *read_to = fetched.bounds.start;

@@ -134,6 +134,7 @@ impl Lane {
                 }
             };
             tokio::select! {
+                biased;
                 look = looked => return Next::Saw(look),
                 () = self.watch().changed() => {}
             }

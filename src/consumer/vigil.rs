@@ -141,6 +141,7 @@ impl Task {
         let shared = self.shared.clone();
         while let Some(due) = shared.due() {
             tokio::select! {
+                biased;
                 () = shared.clock.sleep_until(due) => shared.look().await,
                 () = shared.arrived.notified() => {}
             }

@@ -30,6 +30,10 @@ const FOUND: &[(Bug, &str)] = &[
         "the_rows_of_an_append_are_written_together",
     ),
     (
+        Bug::SwallowsAppends,
+        "offsets_begin_at_zero_and_have_no_gaps",
+    ),
+    (
         Bug::TurnsTheOffsetsRound,
         "the_rows_of_an_append_are_written_together",
     ),
@@ -89,6 +93,7 @@ const FOUND: &[(Bug, &str)] = &[
     ),
     (Bug::ReplacesProgress, "commits_are_merged"),
     (Bug::ReplacesProgress, "concurrent_commits_lose_nothing"),
+    (Bug::DropsCommits, "concurrent_commits_lose_nothing"),
     (Bug::KeepsTheGeneration, "each_write_is_a_new_generation"),
     (
         Bug::KeepsTheGeneration,

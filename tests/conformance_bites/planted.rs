@@ -20,6 +20,7 @@ pub(crate) enum Bug {
     AnswersTheSettingsAsked,
     WritesRowByRow,
     LosesTheLastRow,
+    SwallowsAppends,
     TurnsTheOffsetsRound,
     LetsTimeGoBack,
     SkipsAMessage,
@@ -38,6 +39,7 @@ pub(crate) enum Bug {
     NamesAllAsFenced,
     WritesTheCommitsThatAreNotFenced,
     ReplacesProgress,
+    DropsCommits,
     KeepsTheGeneration,
     RenewsWithoutWriting,
     TakesOverWhatIsHeld,
@@ -82,6 +84,8 @@ struct State {
     clean_claims: HashSet<Group>,
     renamed: HashMap<Partition, u32>,
     subscribed: bool,
+    /// The number of appends or commits so far.
+    writes: u64,
 }
 
 impl Planted {
@@ -153,6 +157,13 @@ impl Planted {
         fenced
     }
 
+    /// Each third time.
+    fn is_third(&self) -> bool {
+        let writes = &mut self.state.lock().unwrap().writes;
+        *writes += 1;
+        writes.is_multiple_of(3)
+    }
+
     fn known(&self, id: Id) -> Option<Vec<u64>> {
         let state = self.state.lock().unwrap();
         let known = state.written.iter().find(|(written, _)| *written == id);
@@ -180,6 +191,11 @@ impl Planted {
         };
         match self.bug {
             Bug::WritesRowByRow => return self.append_rows(&append).await,
+            Bug::SwallowsAppends if self.is_third() => {
+                let places = changed.rows.iter().map(|row| row.partition.clone());
+                let bounds = self.inner.bounds(&places.collect::<Vec<_>>()).await?;
+                return Ok(Appended::Written(bounds.iter().map(|it| it.end).collect()));
+            }
             Bug::LosesTheLastRow if changed.rows.len() > 1 => drop(changed.rows.pop()),
             Bug::IgnoresTheOrder => changed.after = None,
             Bug::ForgetsIds => changed.id = Id::random(),
@@ -434,6 +450,12 @@ impl Storage for Planted {
                     }
                 }
                 _ => {}
+            }
+            if self.has(Bug::DropsCommits) && !done.is_empty() && self.is_third() {
+                let nothing = Verdicts::default();
+                let mut progress = self.inner.commit(&lease, &nothing).await?;
+                progress.merge(done);
+                return Ok(progress);
             }
             let progress = self.inner.commit(&lease, &verdicts).await?;
             if !self.has(Bug::ReplacesProgress) {

@@ -13,8 +13,8 @@ use flowstream::storage::{
 };
 use flowstream::{Error, ErrorKind, Result};
 use futures::future::BoxFuture;
-use futures::stream::BoxStream;
-use tokio::sync::watch;
+use futures::stream::{BoxStream, StreamExt};
+use tokio::sync::Notify;
 
 /// The calls of a storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -54,7 +54,7 @@ pub(crate) const ALL: [Call; 14] = [
 ];
 
 /// How a call behaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Fault {
     /// Unavailable; nothing was applied.
     Fail,
@@ -70,6 +70,27 @@ pub(crate) enum Fault {
     Break(ErrorKind),
     /// A bug of the driver.
     Panic,
+    /// Applied after the first time, and answered after the second. For time that is paused.
+    Slow(Duration, Duration),
+    /// Unavailable in doubt at once; applied after this time. For time that is paused.
+    LateBy(Duration),
+}
+
+/// How often to look for what notifications may have missed, where dice decide about them.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Says what becomes of calls that no plan is for.
+pub(crate) trait Dice: Send + Sync {
+    fn throw(&self, call: Call) -> Option<Fault>;
+
+    /// A call begins, with whatever fault: gives it a number.
+    fn begins(&self, call: Call, fault: Option<Fault>) -> u64;
+
+    /// The call with this number is applied now.
+    fn applies(&self, number: u64);
+
+    /// Whether this notification gets lost.
+    fn loses(&self, notification: &Notification) -> bool;
 }
 
 /// Wraps a storage. Clones share everything.
@@ -82,11 +103,12 @@ struct Shared {
     counts: Mutex<HashMap<Call, usize>>,
     /// Pending so many times before and after each call.
     yields: AtomicUsize,
-    /// Grows each time that what is held is let go.
-    gate: watch::Sender<u64>,
+    /// What is held goes on in the order in which it came.
+    gate: Notify,
     held: AtomicUsize,
     /// As many appends at once, in place of what the storage inside says.
     depth: AtomicUsize,
+    dice: Option<Arc<dyn Dice>>,
 }
 
 struct Plan {
@@ -99,14 +121,24 @@ struct Plan {
 
 impl Faulty {
     pub(crate) fn new(inner: Arc<dyn Storage>) -> Self {
+        Self::made(inner, None)
+    }
+
+    /// One whose notifications may get lost as well, so that somebody has to look now and then.
+    pub(crate) fn with_dice(inner: Arc<dyn Storage>, dice: Arc<dyn Dice>) -> Self {
+        Self::made(inner, Some(dice))
+    }
+
+    fn made(inner: Arc<dyn Storage>, dice: Option<Arc<dyn Dice>>) -> Self {
         Self(Arc::new(Shared {
             inner,
             plans: Mutex::default(),
             counts: Mutex::default(),
             yields: AtomicUsize::new(0),
-            gate: watch::Sender::new(0),
+            gate: Notify::new(),
             held: AtomicUsize::new(0),
             depth: AtomicUsize::new(0),
+            dice,
         }))
     }
 
@@ -155,7 +187,7 @@ impl Faulty {
 
     /// What is held goes on; the plans stay.
     pub(crate) fn let_go(&self) {
-        self.0.gate.send_modify(|gate| *gate += 1);
+        self.0.gate.notify_waiters();
     }
 
     /// The number of calls that are held now.
@@ -197,7 +229,15 @@ impl Faulty {
         Box::pin(async move {
             let (shared, inner) = (self.0.clone(), self.0.inner.clone());
             let yields = shared.yields.load(Ordering::SeqCst);
-            match shared.begin(call) {
+            let (fault, number) = shared.begin(call);
+            let dice = shared.dice.clone();
+            let work = move |inner| {
+                if let Some(dice) = dice {
+                    dice.applies(number);
+                }
+                work(inner)
+            };
+            match fault {
                 None if yields == 0 => work(inner).await,
                 None => {
                     finish(tokio::spawn(async move {
@@ -230,14 +270,39 @@ impl Faulty {
                     });
                     Err(unavailable(call).with_doubt())
                 }
+                Some(Fault::Slow(before, after)) => {
+                    finish(tokio::spawn(async move {
+                        tokio::time::sleep(before).await;
+                        let result = work(inner).await;
+                        tokio::time::sleep(after).await;
+                        result
+                    }))
+                    .await
+                }
+                Some(Fault::LateBy(time)) => {
+                    tokio::spawn(async move {
+                        tokio::time::sleep(time).await;
+                        work(inner).await
+                    });
+                    Err(unavailable(call).with_doubt())
+                }
             }
         })
     }
 }
 
 impl Shared {
-    fn begin(&self, call: Call) -> Option<Fault> {
+    fn begin(&self, call: Call) -> (Option<Fault>, u64) {
         *self.counts.lock().unwrap().entry(call).or_default() += 1;
+        let planned = self.planned(call);
+        let Some(dice) = &self.dice else {
+            return (planned, 0);
+        };
+        let fault = planned.or_else(|| dice.throw(call));
+        (fault, dice.begins(call, fault))
+    }
+
+    fn planned(&self, call: Call) -> Option<Fault> {
         let mut plans = self.plans.lock().unwrap();
         let plan = plans.get_mut(&call)?;
         if plan.after > 0 {
@@ -256,9 +321,7 @@ impl Shared {
 
     async fn hold(&self) {
         self.held.fetch_add(1, Ordering::SeqCst);
-        let mut gate = self.gate.subscribe();
-        let now = *gate.borrow();
-        let _ = gate.wait_for(|gate| *gate > now).await;
+        self.gate.notified().await;
         self.held.fetch_sub(1, Ordering::SeqCst);
     }
 }
@@ -404,11 +467,18 @@ impl Storage for Faulty {
     }
 
     fn notifications(&self) -> BoxStream<'static, Notification> {
-        self.0.inner.notifications()
+        let notifications = self.0.inner.notifications();
+        let Some(dice) = self.0.dice.clone() else {
+            return notifications;
+        };
+        let arrives = move |told: &Notification| std::future::ready(!dice.loses(told));
+        notifications.filter(arrives).boxed()
     }
 
     fn poll_interval(&self) -> Option<Duration> {
-        self.0.inner.poll_interval()
+        let may_lose = self.0.dice.is_some();
+        let interval = may_lose.then_some(LOOK);
+        interval.or(self.0.inner.poll_interval())
     }
 
     fn close(&self) -> BoxFuture<'_, Result<()>> {

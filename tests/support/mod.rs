@@ -16,7 +16,7 @@ use flowstream::{Clock, Consumer, Delivery, Flowstream, ManualClock, Message, Op
 use futures::FutureExt;
 
 #[allow(unused_imports, reason = "each test takes what it needs")]
-pub(crate) use faulty::{Call, Fault, Faulty};
+pub(crate) use faulty::{Call, Dice, Fault, Faulty};
 
 /// The storages that tests run on, by URL.
 pub(crate) const STORAGES: &[&str] = &[

@@ -12,6 +12,7 @@ use super::support::Subject;
 use crate::storage::{Append, Group, Lease, Partition, Start};
 
 mod calls;
+mod operators;
 
 const SEEDS: std::ops::Range<u64> = 0..6;
 const STEPS: u32 = 300;
@@ -51,6 +52,8 @@ struct Run<'a> {
     groups: Vec<Group>,
     appends: Vec<Arc<Append>>,
     leases: Vec<Lease>,
+    /// Whether the storage was, since the run began.
+    reopened: bool,
 }
 
 impl<'a> Run<'a> {
@@ -87,6 +90,7 @@ impl<'a> Run<'a> {
             groups,
             appends: Vec::new(),
             leases: Vec::new(),
+            reopened: false,
         }
     }
 
@@ -96,6 +100,7 @@ impl<'a> Run<'a> {
             if reopen.is_some_and(|every| step % every == 0) {
                 self.calls.push("reopen".into());
                 self.subject.reopen().await;
+                self.reopened = true;
             }
             self.compare_groups().await;
         }

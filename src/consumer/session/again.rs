@@ -57,6 +57,7 @@ impl Session {
                     }
                 }
                 Some(due) => tokio::select! {
+                    biased;
                     () = clock.sleep_until(due) => {}
                     () = self.due.notified() => {}
                 },

@@ -1,0 +1,273 @@
+//! Pipelines: handlers that commit, forget, hesitate and come to harm, and those that copy.
+
+use std::time::Duration;
+
+use flowstream::{Batch, Commit, Committing, Consumer, Delivery, Flowstream, Producer};
+use futures::{FutureExt, SinkExt};
+
+use crate::history::{Event, Owner};
+use crate::producing::body;
+use crate::run::{Kind, Run, State};
+
+/// A pipeline for a group, for as long as its consumer is not shut down.
+#[derive(Clone)]
+pub(crate) struct Pipeline {
+    pub(crate) run: Run,
+    pub(crate) flow: Flowstream,
+    pub(crate) plan: Plan,
+}
+
+/// What a group does.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    /// Its place in the history.
+    pub(crate) group: usize,
+    pub(crate) stream: &'static str,
+    pub(crate) name: &'static str,
+    /// Where it copies to.
+    pub(crate) to: Option<&'static str>,
+    pub(crate) lease: Duration,
+    /// The lease as this process knows it.
+    pub(crate) trust: Duration,
+    pub(crate) max_attempts: Option<u32>,
+}
+
+/// The first message of a consumer that came again, or has not.
+struct Reader {
+    run: Run,
+    group: usize,
+    consumer: Consumer,
+    number: u32,
+}
+
+impl Pipeline {
+    pub(crate) async fn consumer(&self) -> Consumer {
+        let plan = &self.plan;
+        loop {
+            let mut builder = self
+                .flow
+                .consumer(plan.stream, plan.name)
+                .lease(plan.trust)
+                .max_processing(plan.lease * 3)
+                .drain(Duration::from_millis(700))
+                .redeliver_after(Duration::from_millis(400))
+                // A read gives few batches.
+                .prefetch(64);
+            if let Some(attempts) = plan.max_attempts {
+                builder = builder.max_attempts(attempts).dead_letters("dead");
+            }
+            match builder.await {
+                Ok(consumer) => return consumer,
+                Err(error) => self.run.pause(&error).await,
+            }
+        }
+    }
+
+    pub(crate) async fn consume(self, consumer: Consumer) {
+        let reader = Reader {
+            run: self.run.clone(),
+            group: self.plan.group,
+            consumer,
+            number: self.run.number() as u32,
+        };
+        if self.plan.trust > self.plan.lease {
+            let number = reader.number;
+            let clocks = |it: &mut State| it.history.with_wrong_clocks.insert(number);
+            self.run.with(clocks);
+        }
+        match self.plan.to {
+            None => self.handle(reader).await,
+            Some(to) => self.copy(reader, to).await,
+        }
+    }
+
+    async fn handle(&self, mut reader: Reader) {
+        while let Some((owner, delivery)) = reader.next().await {
+            if self.run.is_calm() {
+                self.spawn_commit(owner, delivery);
+                continue;
+            }
+            match self.run.below(20) {
+                0..5 => commit(&self.run, owner, delivery).await,
+                5..10 => self.spawn_commit(owner, delivery),
+                10 if self.plan.max_attempts.is_none() => {
+                    commit_through(&self.run, owner, delivery).await;
+                }
+                10..13 => {
+                    self.run.push(asked(owner, delivery.offset()));
+                    delivery.ack();
+                }
+                13 => self.run.count(Kind::DroppedDelivery),
+                14 | 15 => self.retry(owner, delivery),
+                16 => self.hold(owner, delivery),
+                17 => {
+                    self.run.count(Kind::DroppedCommit);
+                    self.run.push(asked(owner, delivery.offset()));
+                    let _ = delivery.commit().now_or_never();
+                }
+                18 => {
+                    // The handler takes its time, and the consumer is not polled.
+                    self.run.sleep_below(300).await;
+                    commit(&self.run, owner, delivery).await;
+                }
+                _ => {
+                    let (_, handle) = delivery.into_parts();
+                    self.run.sleep_below(100).await;
+                    self.commit_handle(owner, handle).await;
+                }
+            }
+        }
+    }
+
+    fn spawn_commit(&self, owner: Owner, delivery: Delivery) {
+        let run = self.run.clone();
+        let is_late = !run.is_calm() && run.chance(50);
+        tokio::spawn(async move {
+            if is_late {
+                run.sleep_below(200).await;
+            }
+            commit(&run, owner, delivery).await;
+        });
+    }
+
+    fn retry(&self, owner: Owner, delivery: Delivery) {
+        self.run.count(Kind::Retry);
+        self.run.push(Event::Retried {
+            owner,
+            offset: delivery.offset(),
+        });
+        delivery.retry_after(self.run.time_below(800));
+    }
+
+    /// Holds it for longer than a lease.
+    fn hold(&self, owner: Owner, delivery: Delivery) {
+        self.run.count(Kind::HeldForLong);
+        let (run, lease) = (self.run.clone(), self.plan.lease);
+        let time = lease + run.time_below(2_000);
+        tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            commit(&run, owner, delivery).await;
+        });
+    }
+
+    async fn commit_handle(&self, owner: Owner, handle: Commit) {
+        let offset = handle.offset();
+        self.run.push(asked(owner, offset));
+        finish(&self.run, owner, offset, handle.commit()).await;
+    }
+
+    /// What comes is written to another stream, with its commit.
+    async fn copy(&self, mut reader: Reader, to: &str) {
+        let mut producer = loop {
+            match self
+                .flow
+                .producer(to)
+                .batch_messages(1 + self.run.below(3))
+                .await
+            {
+                Ok(producer) => break producer,
+                Err(error) => self.run.pause(&error).await,
+            }
+        };
+        while let Some((owner, delivery)) = reader.next().await {
+            self.run.push(asked(owner, delivery.offset()));
+            let message = delivery.into_message();
+            match self.run.below(3) {
+                // It leaves with the next ones, or with the consumer.
+                0 if !self.run.is_calm() => {
+                    let _ = producer.feed(message).await;
+                }
+                0 | 1 => {
+                    let _ = producer.feed(message).await;
+                    flush(&self.run, &mut producer).await;
+                }
+                _ => {
+                    flush(&self.run, &mut producer).await;
+                    self.append(&mut producer, Batch::from(message)).await;
+                }
+            }
+        }
+        flush(&self.run, &mut producer).await;
+    }
+
+    async fn append(&self, producer: &mut Producer, mut batch: Batch) {
+        while let Err(mut error) = producer.append(batch).await {
+            if error.is_fenced() {
+                return self.run.count(Kind::AppendFenced);
+            }
+            self.run.pause(&error).await;
+            batch = error.take_unsent().expect("the batch");
+        }
+    }
+}
+
+impl Reader {
+    async fn next(&mut self) -> Option<(Owner, Delivery)> {
+        loop {
+            match self.consumer.next().await? {
+                Ok(delivery) => {
+                    let owner = Owner {
+                        group: self.group,
+                        consumer: self.number,
+                        epoch: delivery.epoch(),
+                    };
+                    if delivery.attempt() > 1 {
+                        self.run.count(Kind::DeliveredAgain);
+                    }
+                    let message = body(delivery.message());
+                    self.run.delivered(owner, delivery.offset(), message);
+                    return Some((owner, delivery));
+                }
+                Err(error) => {
+                    assert!(error.is_transient(), "{error}");
+                    self.run.count(Kind::StreamError);
+                    self.run.note(&"error");
+                }
+            }
+        }
+    }
+}
+
+async fn flush(run: &Run, producer: &mut Producer) {
+    while let Err(error) = producer.flush().await {
+        run.pause(&error).await;
+    }
+}
+
+fn asked(owner: Owner, offset: u64) -> Event {
+    Event::Asked {
+        owner,
+        offset,
+        through: false,
+    }
+}
+
+async fn commit(run: &Run, owner: Owner, delivery: Delivery) {
+    let offset = delivery.offset();
+    run.push(asked(owner, offset));
+    finish(run, owner, offset, delivery.commit()).await;
+}
+
+async fn commit_through(run: &Run, owner: Owner, delivery: Delivery) {
+    let offset = delivery.offset();
+    run.push(Event::Asked {
+        owner,
+        offset,
+        through: true,
+    });
+    finish(run, owner, offset, delivery.commit_through()).await;
+}
+
+async fn finish(run: &Run, owner: Owner, offset: u64, committing: Committing) {
+    run.push(match committing.await {
+        Ok(()) => Event::Committed { owner, offset },
+        Err(error) if error.is_fenced() => {
+            run.count(Kind::CommitFenced);
+            Event::Fenced { owner, offset }
+        }
+        Err(_) => {
+            run.count(Kind::CommitUnknown);
+            Event::Unknown { owner, offset }
+        }
+    });
+}

@@ -1,0 +1,168 @@
+//! Simulation: producers, groups and copies over a storage that fails in all ways that it may, on
+//! time that is paused, in one thread, from a seed. What happened goes through the checker of
+//! histories, and the same seed does the same again.
+//!
+//! Each run ends with all healed; then all has to be done within a bound. `FLOWSTREAM_SEEDS` says how
+//! many runs there are, `FLOWSTREAM_SOAK` for how many minutes they go on, and `FLOWSTREAM_SEED` is
+//! the one to look at.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use flowstream::ManualClock;
+use flowstream::storage::{MemoryStorage, Storage};
+use history::Rule;
+use planted::{Bug, Planted};
+use run::{Counts, KINDS, Kind};
+use world::{Outcome, simulate};
+
+mod consuming;
+#[path = "../history/mod.rs"]
+mod history;
+#[path = "../conformance_bites/planted.rs"]
+#[allow(dead_code, reason = "most of these bugs are found elsewhere")]
+mod planted;
+mod producing;
+mod run;
+#[path = "../support/mod.rs"]
+mod support;
+mod world;
+
+/// What takes about 40 seconds on two processors that others use as well.
+const SEEDS: u64 = 5_000;
+
+fn memory() -> Arc<dyn Storage> {
+    Arc::new(MemoryStorage::new(Arc::new(ManualClock::new())))
+}
+
+fn number(name: &str) -> Option<u64> {
+    let number = std::env::var(name).ok()?;
+    Some(number.parse().expect("a number"))
+}
+
+#[derive(Debug, Default)]
+struct Sum {
+    seeds: u64,
+    events: u64,
+    counts: Counts,
+    time: Duration,
+    longest_recovery: Duration,
+}
+
+impl Sum {
+    fn add(&mut self, outcome: &Outcome) {
+        self.seeds += 1;
+        self.events += outcome.history.events.len() as u64;
+        self.counts.add(&outcome.counts);
+        self.time += outcome.time;
+        self.longest_recovery = self.longest_recovery.max(outcome.recovery);
+    }
+}
+
+fn check(seed: u64) -> Outcome {
+    let outcome = simulate(seed, memory);
+    if !outcome.found.is_empty() {
+        let found: String = outcome
+            .found
+            .iter()
+            .map(|found| format!("\n  {found}"))
+            .collect();
+        panic!("seed {seed}: {found}\nFLOWSTREAM_SEED={seed} shows what happened");
+    }
+    assert_eq!(outcome.panics, 0, "seed {seed}");
+    outcome
+}
+
+#[test]
+fn whatever_happens_all_promises_hold() {
+    if let Some(seed) = number("FLOWSTREAM_SEED") {
+        let outcome = simulate(seed, memory);
+        println!("{outcome:#?}");
+        return assert_eq!(outcome.found, []);
+    }
+    let soak = number("FLOWSTREAM_SOAK").map(|minutes| Duration::from_secs(60 * minutes));
+    let seeds = match soak {
+        Some(_) => u64::MAX,
+        None => number("FLOWSTREAM_SEEDS").unwrap_or(SEEDS),
+    };
+    let began = Instant::now();
+    let (next, sum) = (AtomicU64::new(0), Mutex::new(Sum::default()));
+    let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while soak.is_none_or(|soak| began.elapsed() < soak) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds {
+                        return;
+                    }
+                    let outcome = check(seed);
+                    sum.lock().unwrap().add(&outcome);
+                }
+            });
+        }
+    });
+    let sum = sum.into_inner().unwrap();
+    println!(
+        "{} seeds, {} events, {:.1} simulated hours, the longest recovery {:?}, in {:?}",
+        sum.seeds,
+        sum.events,
+        sum.time.as_secs_f64() / 3600.0,
+        sum.longest_recovery,
+        began.elapsed(),
+    );
+    for (kind, count) in KINDS.iter().zip(sum.counts.0) {
+        println!("{kind:?}: {count}");
+    }
+    let never = |kind: &&Kind| sum.counts.0[**kind as usize] == 0;
+    let never: Vec<&Kind> = KINDS.iter().filter(never).collect();
+    assert!(never.is_empty(), "these never happened: {never:?}");
+}
+
+#[test]
+fn the_same_seed_does_the_same_again() {
+    let traces = || -> Vec<u64> { (0..200).map(|seed| check(seed).trace).collect() };
+    // On a thread of its own, with other seeds before it.
+    let others = std::thread::spawn(|| {
+        check(1_000);
+    });
+    others.join().unwrap();
+    let again = std::thread::spawn(traces);
+    let (first, again) = (traces(), again.join().unwrap());
+    for (seed, (first, again)) in first.iter().zip(again).enumerate() {
+        assert_eq!(*first, again, "seed {seed}");
+    }
+    let different: std::collections::HashSet<u64> = first.iter().copied().collect();
+    assert_eq!(different.len(), first.len(), "each seed has its own trace");
+}
+
+/// Storages without some protection, and what has to be found then.
+const CONTROLS: &[(Bug, Rule)] = &[
+    (Bug::SwallowsAppends, Rule::Lost),
+    (Bug::ForgetsIds, Rule::Doubled),
+    (Bug::SettlesWithoutRefusing, Rule::Doubled),
+    (Bug::IgnoresTheFence, Rule::ZombieCommit),
+    (Bug::IgnoresTheFenceOfAppends, Rule::NotExactlyOnce),
+    (Bug::LosesTheCommitsOfAppends, Rule::NotExactlyOnce),
+    (Bug::DropsCommits, Rule::DeliveredAfterCommit),
+    (Bug::ReplacesProgress, Rule::PositionBack),
+    (Bug::SkipsAMessage, Rule::Skipped),
+];
+
+#[test]
+fn without_a_protection_the_checker_finds_what_goes_wrong() {
+    for (bug, rule) in CONTROLS {
+        let mut seeds = 0..1_000;
+        let is_found = |seed: u64| {
+            let planted =
+                || -> Arc<dyn Storage> { Arc::new(Planted::new(*bug, ManualClock::new())) };
+            let outcome = simulate(seed, planted);
+            outcome.found.iter().any(|found| found.rule == *rule)
+        };
+        let seed = seeds.find(|seed| is_found(*seed));
+        println!("{bug:?}: {rule:?} in seed {seed:?}");
+        assert!(seed.is_some(), "{bug:?}: {rule:?} is not found");
+    }
+}
