@@ -174,13 +174,17 @@ impl Cluster {
 
     /// Sends a signal to a process of this server: one of its backends, or the main one.
     pub fn signal(&self, pid: u32, signal: &str) {
-        let parent = parent_of(pid);
-        let main = self.pid();
-        assert!(
-            Some(pid) == main || (parent.is_some() && parent == main),
-            "{pid} is no process of this server"
-        );
-        run(Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]));
+        let sent = self.try_signal(pid, signal);
+        assert!(sent, "{pid} is no process of this server");
+    }
+
+    /// The same; false if there is no such process, any more.
+    pub fn try_signal(&self, pid: u32, signal: &str) -> bool {
+        let (parent, main) = (parent_of(pid), self.pid());
+        let is_ours = Some(pid) == main || (parent.is_some() && parent == main);
+        let mut kill = Command::new("kill");
+        kill.args([&format!("-{signal}"), &pid.to_string()]);
+        is_ours && try_run(&mut kill).is_ok()
     }
 
     /// A URL over TCP, as the superuser.

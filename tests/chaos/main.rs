@@ -1,0 +1,126 @@
+//! Chaos on PostgreSQL, with real processes: writers, a group that consumes, and a pipeline that
+//! forwards exactly once, while processes, connections, servers, clocks and disks fail at random.
+//!
+//! A round counts the faults that fired, ends by healing, has to come to rest within a bound, and is
+//! checked: nothing that was acknowledged is lost, nothing is there twice, there are no gaps, the
+//! order is kept, copies are what was copied, there is one owner an epoch, no commit of a lost lease
+//! was accepted, and no takeover repeats more than was in flight. With a protection taken away each
+//! of these checks fails.
+//!
+//! `FLOWSTREAM_SOAK=minutes` repeats rounds for so long, with everything mixed; then those processes
+//! that stay must not grow. `FLOWSTREAM_SEED` gives the seed of what goes wrong.
+
+#![cfg(all(unix, feature = "postgres"))]
+
+use std::time::Duration;
+
+use crew::Terms;
+use nemesis::{Kind, TO_PROCESSES, TO_SERVERS, rage};
+use place::{Place, SETTINGS};
+use postgres_support::Cluster;
+use role::Without;
+use scene::{Outcome, Scene, tell};
+
+mod check;
+mod crew;
+mod dice;
+mod nemesis;
+mod place;
+#[path = "../postgres_support/mod.rs"]
+mod postgres_support;
+#[path = "../process_support/mod.rs"]
+mod process_support;
+mod reading;
+#[path = "../report/mod.rs"]
+mod report;
+mod role;
+mod scene;
+mod tag;
+mod tampered;
+mod worker;
+mod writing;
+
+/// Not a test: what the tests start and kill.
+#[test]
+fn child() {
+    worker::run_if_asked();
+}
+
+/// How long to go on, where that was asked for.
+fn soak() -> Duration {
+    let minutes = std::env::var("FLOWSTREAM_SOAK").ok();
+    let minutes = minutes.map_or(0.0, |it| it.parse().expect("a number of minutes"));
+    Duration::from_secs_f64(minutes * 60.0)
+}
+
+#[test]
+fn processes_die_stop_and_lose_their_connections() {
+    let place = Place::new(Cluster::start_with(SETTINGS));
+    let scene = Scene::new("process chaos", place, Terms::default());
+    let time = Duration::from_secs(if soak().is_zero() { 12 } else { 40 });
+    let (outcomes, rests) = scene
+        .rounds(soak(), |scene| {
+            scene.round(|place, crew, dice| rage(place, crew, dice, &TO_PROCESSES, 200..800, time))
+        })
+        .unwrap();
+    tell(
+        "process chaos",
+        &outcomes,
+        &rests,
+        Terms::default().in_flight,
+    );
+}
+
+#[test]
+fn servers_crash_restart_and_fail_over() {
+    let mut place = Place::new(Cluster::start_with(SETTINGS));
+    place.follow_synchronously();
+    let scene = Scene::new("server chaos", place, Terms::default());
+    let mut kinds = TO_SERVERS.to_vec();
+    if !soak().is_zero() {
+        kinds.extend(TO_PROCESSES);
+    }
+    let time = Duration::from_secs(if soak().is_zero() { 12 } else { 40 });
+    let (outcomes, rests) = scene
+        .rounds(soak(), |scene| {
+            scene.round(|place, crew, dice| rage(place, crew, dice, &kinds, 200..1500, time))
+        })
+        .unwrap();
+    tell(
+        "server chaos",
+        &outcomes,
+        &rests,
+        Terms::default().in_flight,
+    );
+}
+
+/// A round with a protection taken away, in which this happens again and again: what is found.
+fn control(without: Without, kind: Kind) -> Result<Outcome, String> {
+    let place = Place::new(Cluster::start_with(SETTINGS));
+    let terms = Terms {
+        without,
+        ..Terms::default()
+    };
+    let mut scene = Scene::new("control", place, terms);
+    let time = Duration::from_secs(5);
+    scene.round(|place, crew, dice| rage(place, crew, dice, &[kind], 100..400, time))
+}
+
+#[test]
+fn without_ids_a_retry_is_found_in_the_log_twice() {
+    let wrong = control(Without::Ids, Kind::LoseAnswers).unwrap_err();
+    assert!(wrong.contains("twice"), "{wrong}");
+}
+
+#[test]
+fn without_the_fence_what_a_zombie_did_is_found() {
+    let wrong = control(Without::Fence, Kind::Pause).unwrap_err();
+    let wanted = ["its copy is", "copies", "was accepted", "committed twice"];
+    assert!(wanted.iter().any(|it| wrong.contains(it)), "{wrong}");
+}
+
+#[test]
+fn a_commit_before_the_work_is_found_when_the_worker_is_killed() {
+    let wrong = control(Without::Order, Kind::Kill).unwrap_err();
+    assert!(wrong.contains("never came"), "{wrong}");
+}
