@@ -24,6 +24,11 @@ pub(crate) struct Terms {
     /// Of all processes.
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) without: Without,
+    /// The first of each role stays for as long as the crew: it is never killed.
+    pub(crate) residents: bool,
+    /// The first of each role trusts its own lease for much longer than the others wait for: it does not
+    /// notice by itself that it was stopped, and goes on as a zombie.
+    pub(crate) zombies: bool,
 }
 
 impl Default for Terms {
@@ -32,14 +37,16 @@ impl Default for Terms {
             lease: Duration::from_secs(1),
             in_flight: 32,
             work: Duration::from_millis(2),
-            pause: Duration::from_millis(40),
+            pause: Duration::from_millis(25),
             environment: Vec::new(),
             without: Without::Nothing,
+            residents: false,
+            zombies: true,
         }
     }
 }
 
-/// Several processes of each role. The first of each stays for as long as the crew.
+/// Several processes of each role.
 pub(crate) struct Crew {
     url: String,
     terms: Terms,
@@ -59,6 +66,9 @@ struct Member {
     /// It is stopped until then.
     stopped: Option<Instant>,
 }
+
+/// The lease of those that trust theirs too long.
+const TRUSTED: Duration = Duration::from_secs(30);
 
 /// How many there are at least.
 const LEAST: [(Role, usize); 3] = [(Role::Write, 4), (Role::Work, 3), (Role::Copy, 2)];
@@ -101,7 +111,7 @@ impl Crew {
         self.members.iter().filter(stays).count()
     }
 
-    fn add(&mut self, role: Role, is_resident: bool) {
+    fn add(&mut self, role: Role, is_first: bool) {
         let part = Part {
             role,
             number: self.next,
@@ -113,7 +123,10 @@ impl Crew {
             Role::Write | Role::Work => WORKERS,
         };
         let mut job = Job::new(&*self.url, IN, group);
-        job.lease = self.terms.lease;
+        job.lease = match is_first && self.terms.zombies {
+            true => TRUSTED,
+            false => self.terms.lease,
+        };
         job.in_flight = self.terms.in_flight;
         job.work = match role {
             Role::Write => self.terms.pause,
@@ -124,7 +137,7 @@ impl Crew {
         self.members.push(Member {
             process: Process::start(&job, &self.history),
             role,
-            is_resident,
+            is_resident: is_first && self.terms.residents,
             is_leaving: false,
             stopped: None,
         });

@@ -12,6 +12,7 @@
 
 #![cfg(all(unix, feature = "postgres"))]
 
+use std::ops::Range;
 use std::time::Duration;
 
 use crew::Terms;
@@ -53,45 +54,39 @@ fn soak() -> Duration {
     Duration::from_secs_f64(minutes * 60.0)
 }
 
+/// Rounds in which these things go wrong, until the time that was asked for is over; the first takes a
+/// few seconds.
+fn rounds(suite: &'static str, place: Place, kinds: &[Kind], every: Range<u64>) {
+    let is_long = !soak().is_zero();
+    let terms = Terms {
+        residents: is_long,
+        ..Terms::default()
+    };
+    let time = Duration::from_secs(if is_long { 40 } else { 12 });
+    let bound = terms.in_flight;
+    let scene = Scene::new(suite, place, terms);
+    let rounds = scene.rounds(soak(), |scene| {
+        scene.round(|place, crew, dice| rage(place, crew, dice, kinds, every.clone(), time))
+    });
+    let (outcomes, rests) = rounds.unwrap();
+    tell(suite, &outcomes, &rests, bound);
+}
+
 #[test]
 fn processes_die_stop_and_lose_their_connections() {
     let place = Place::new(Cluster::start_with(SETTINGS));
-    let scene = Scene::new("process chaos", place, Terms::default());
-    let time = Duration::from_secs(if soak().is_zero() { 12 } else { 40 });
-    let (outcomes, rests) = scene
-        .rounds(soak(), |scene| {
-            scene.round(|place, crew, dice| rage(place, crew, dice, &TO_PROCESSES, 200..800, time))
-        })
-        .unwrap();
-    tell(
-        "process chaos",
-        &outcomes,
-        &rests,
-        Terms::default().in_flight,
-    );
+    rounds("process chaos", place, &TO_PROCESSES, 200..800);
 }
 
 #[test]
 fn servers_crash_restart_and_fail_over() {
     let mut place = Place::new(Cluster::start_with(SETTINGS));
     place.follow_synchronously();
-    let scene = Scene::new("server chaos", place, Terms::default());
     let mut kinds = TO_SERVERS.to_vec();
     if !soak().is_zero() {
         kinds.extend(TO_PROCESSES);
     }
-    let time = Duration::from_secs(if soak().is_zero() { 12 } else { 40 });
-    let (outcomes, rests) = scene
-        .rounds(soak(), |scene| {
-            scene.round(|place, crew, dice| rage(place, crew, dice, &kinds, 200..1500, time))
-        })
-        .unwrap();
-    tell(
-        "server chaos",
-        &outcomes,
-        &rests,
-        Terms::default().in_flight,
-    );
+    rounds("server chaos", place, &kinds, 200..1500);
 }
 
 /// A round with a protection taken away, in which this happens again and again: what is found.

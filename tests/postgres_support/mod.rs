@@ -31,6 +31,8 @@ pub struct Cluster {
     guard: Option<Child>,
     /// Variables of the server's environment, as `NAME=value`.
     environment: Vec<String>,
+    /// Those besides the defaults.
+    settings: Vec<(String, String)>,
 }
 
 /// How a server is told to stop.
@@ -84,23 +86,25 @@ impl Cluster {
             .arg("-a")
             .arg(&template)
             .arg(directory.join("data")));
-        let mut cluster = Self {
+        let cluster = Self {
             port: free_port(),
             guard: Some(guard(&directory, "data", "postmaster.pid", "QUIT")),
             environment: Vec::new(),
+            settings: owned(settings),
             directory,
         };
-        cluster.configure(settings);
+        cluster.configure(&[]);
         cluster
     }
 
-    fn configure(&mut self, settings: &[(&str, &str)]) {
+    /// With its settings, and these.
+    fn configure(&self, more: &[(&str, &str)]) {
         let mut text = format!(
             "port = {}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\n",
             self.port,
             self.directory.display()
         );
-        for (name, value) in settings {
+        for (name, value) in self.settings.iter().chain(&owned(more)) {
             text += &format!("{name} = '{value}'\n");
         }
         let path = self.data().join("postgresql.auto.conf");
@@ -245,7 +249,7 @@ impl Cluster {
         name
     }
 
-    /// A standby of this server, streaming from it, running.
+    /// A standby of this server, streaming from it, running, with the same settings.
     pub fn standby(&self) -> Self {
         let directory = new_directory("standby");
         run(as_server_user(binaries().join("pg_basebackup"))
@@ -253,10 +257,11 @@ impl Cluster {
             .arg(directory.join("data"))
             .arg("-d")
             .arg(self.url("postgres")));
-        let mut standby = Self {
+        let standby = Self {
             port: free_port(),
             guard: Some(guard(&directory, "data", "postmaster.pid", "QUIT")),
             environment: Vec::new(),
+            settings: self.settings.clone(),
             directory,
         };
         let source = format!("user=postgres host=127.0.0.1 port={}", self.port);
@@ -427,6 +432,12 @@ fn binaries() -> PathBuf {
     versions.sort();
     let newest = versions.pop().map(|(_, path)| path);
     newest.expect("PostgreSQL is installed (tests/run does it), or POSTGRES_BIN names its binaries")
+}
+
+fn owned(settings: &[(&str, &str)]) -> Vec<(String, String)> {
+    let settings = settings.iter();
+    let owned = settings.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    owned.collect()
 }
 
 fn is_root() -> bool {
