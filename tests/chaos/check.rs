@@ -41,6 +41,8 @@ pub(crate) struct Findings {
     pub(crate) refused: u64,
     /// Errors that the processes told of, and got over.
     pub(crate) errors: u64,
+    /// How often a process told an earlier time than before.
+    pub(crate) jumps: u64,
     /// The longest that the group stood still, by the fault that came before.
     pub(crate) stood_still: BTreeMap<Kind, Duration>,
 }
@@ -48,16 +50,13 @@ pub(crate) struct Findings {
 impl Seen {
     /// Says what is wrong, if anything is.
     pub(crate) fn check(&self, faults: &Faults) -> Result<Findings, String> {
-        self.check_places("in", &self.log)?;
-        self.check_places("out", &self.copies)?;
+        self.check_logs()?;
         self.check_writers()?;
-        self.check_appends()?;
         let acked = self.check_acked()?;
-        self.check_copies()?;
         self.check_bodies()?;
-        let story = self.story(WORKERS, &self.workers)?;
+        let story = self.story(WORKERS, &self.workers);
         let workers = story.check()?;
-        let copiers = self.story(COPIERS, &self.copiers)?;
+        let copiers = self.story(COPIERS, &self.copiers);
         copiers.check_ledger()?;
         let of = |what| self.events.iter().filter(move |event| event.what == what);
         if of(What::Lost).count() + of(What::Failed).count() > 0 {
@@ -70,11 +69,19 @@ impl Seen {
             copy_owners: copiers.writes.last().map_or(0, |last| last.epoch),
             refused: of(What::Fenced).filter(|it| it.group != WORKERS).count() as u64,
             errors: of(What::Error).count() as u64,
+            jumps: jumps_back(&self.events),
             stood_still: stood_still(&story.events, faults),
         })
     }
 
-    /// No gaps.
+    /// The streams, whoever wrote them: no gaps, nothing torn, and copies that are what they copy.
+    pub(crate) fn check_logs(&self) -> Result<(), String> {
+        self.check_places("in", &self.log)?;
+        self.check_places("out", &self.copies)?;
+        self.check_appends()?;
+        self.check_copies()
+    }
+
     fn check_places(&self, stream: &str, log: &[(u64, Tag)]) -> Result<(), String> {
         let mut places = (self.base..).zip(log);
         match places.find(|(place, (offset, _))| place != offset) {
@@ -167,7 +174,7 @@ impl Seen {
     }
 
     /// Of a group, with offsets that begin at 0.
-    fn story(&self, group: &str, writes: &[Write]) -> Result<Story, String> {
+    pub(crate) fn story(&self, group: &str, writes: &[Write]) -> Story {
         let mut events = self.events.clone();
         events.retain(|event| event.group == group);
         for event in events.iter_mut().filter(|event| is_of_message(event)) {
@@ -181,13 +188,13 @@ impl Seen {
                 *to = to.saturating_sub(self.base);
             }
         }
-        Ok(Story {
+        Story {
             events,
             writes,
             end: self.log.len() as u64,
             in_flight: self.in_flight,
             sends: Vec::new(),
-        })
+        }
     }
 }
 
@@ -195,6 +202,12 @@ impl Seen {
 pub(crate) fn is_of_message(event: &Event) -> bool {
     let words = [What::Delivered, What::Committed, What::Fenced, What::Failed];
     event.group == WORKERS && words.contains(&event.what)
+}
+
+fn jumps_back(events: &[Event]) -> u64 {
+    let mut last = HashMap::new();
+    let goes_back = |event: &&Event| last.insert(event.process, event.at) > Some(event.at);
+    events.iter().filter(goes_back).count() as u64
 }
 
 /// The longest between two commits, by the kind of the last fault before the second.

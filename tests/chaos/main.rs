@@ -19,12 +19,15 @@ use crew::Terms;
 use nemesis::{Kind, TO_PROCESSES, TO_SERVERS, rage};
 use place::{Place, SETTINGS};
 use postgres_support::Cluster;
+use process_support::faketime::FakeTime;
 use role::Without;
 use scene::{Outcome, Scene, tell};
 
 mod check;
 mod crew;
 mod dice;
+mod disk;
+mod lagging;
 mod nemesis;
 mod place;
 #[path = "../postgres_support/mod.rs"]
@@ -87,6 +90,35 @@ fn servers_crash_restart_and_fail_over() {
         kinds.extend(TO_PROCESSES);
     }
     rounds("server chaos", place, &kinds, 200..1500);
+}
+
+#[test]
+fn clocks_of_server_and_processes_may_jump_by_an_hour() {
+    let (Some(here), Some(there)) = (FakeTime::new(), FakeTime::new()) else {
+        return println!("libfaketime is not installed: skipped");
+    };
+    let place = Place::new(Cluster::start_under(&there.environment(), SETTINGS));
+    let terms = Terms {
+        environment: here.environment(),
+        ..Terms::default()
+    };
+    let bound = terms.in_flight;
+    let mut scene = Scene::new("clocks", place, terms);
+    let kinds = [Kind::Kill, Kind::Pause, Kind::EndSession, Kind::Leave];
+    let time = Duration::from_secs(5);
+    let outcome = here.while_it_jumps(|| {
+        there.while_it_jumps(|| {
+            scene.round(|place, crew, dice| rage(place, crew, dice, &kinds, 200..800, time))
+        })
+    });
+    let mut outcome = outcome.unwrap();
+    let jumps = outcome.findings.jumps;
+    assert!(jumps > 0, "the clock jumped");
+    outcome.faults.insert(Kind::JumpClock, jumps);
+    // Told by those clocks.
+    outcome.findings.stood_still.clear();
+    drop(scene);
+    tell("clocks", &[outcome], &[], bound);
 }
 
 /// A round with a protection taken away, in which this happens again and again: what is found.

@@ -38,6 +38,8 @@ pub(crate) enum Kind {
     KillBackend,
     /// The server is gone for good; its synchronous standby goes on.
     FailOver,
+    /// The server is gone for good; its standby, which is behind, goes on.
+    LoseTail,
     /// The disk of the server is full.
     FillDisk,
     /// An hour back or forth, of the server's clock or of the processes'.
@@ -45,8 +47,10 @@ pub(crate) enum Kind {
 }
 
 /// Those that happen to processes and to their connections.
-pub(crate) const TO_PROCESSES: [Kind; 8] = [
+pub(crate) const TO_PROCESSES: [Kind; 10] = [
     Kind::Kill,
+    Kind::Kill,
+    Kind::Pause,
     Kind::Pause,
     Kind::Leave,
     Kind::Join,
@@ -78,7 +82,8 @@ impl Kind {
             Self::Crash => "immediate stop of the server",
             Self::Restart => "fast restart of the server",
             Self::KillBackend => "kill -9 of a backend",
-            Self::FailOver => "failover",
+            Self::FailOver => "failover to a synchronous standby",
+            Self::LoseTail => "failover to a standby that is behind",
             Self::FillDisk => "disk full",
             Self::JumpClock => "clock jumped an hour",
         }
@@ -167,7 +172,9 @@ fn happens(kind: Kind, place: &mut Place, crew: &mut Crew, dice: &mut Dice) -> b
             drop(lost);
             true
         }
-        Kind::FillDisk | Kind::JumpClock => unreachable!("they are made otherwise"),
+        Kind::LoseTail | Kind::FillDisk | Kind::JumpClock => {
+            unreachable!("they are made otherwise")
+        }
     }
 }
 

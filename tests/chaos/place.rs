@@ -45,6 +45,14 @@ impl Place {
         }
     }
 
+    /// What is in a server that nobody works with any more.
+    pub(crate) fn open(&self, cluster: &Cluster) -> Flowstream {
+        let url = cluster.url(&self.database);
+        self.runtime
+            .block_on(flowstream::open(&url))
+            .expect("it opens")
+    }
+
     /// Where the crew finds it.
     pub(crate) fn url(&self) -> String {
         self.proxy.url(&self.database)

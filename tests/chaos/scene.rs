@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
+use flowstream::Flowstream;
+use tokio::runtime::Runtime;
+
 use crate::check::{Findings, Seen};
 use crate::crew::{COPIERS, Crew, IN, Terms, WORKERS};
 use crate::dice::Dice;
@@ -61,10 +64,7 @@ impl Scene {
         &mut self,
         wrong: impl FnOnce(&mut Place, &mut Crew, &mut Dice) -> Faults,
     ) -> Result<Outcome, String> {
-        self.until("all are at work", |this| {
-            let works = |group| this.position(group) > this.base;
-            works(WORKERS) && works(COPIERS)
-        })?;
+        self.until_done_with(self.base + 1)?;
         let faults = wrong(&mut self.place, &mut self.crew, &mut self.dice);
         if faults.0.is_empty() {
             return Err("nothing went wrong".to_owned());
@@ -88,9 +88,7 @@ impl Scene {
         self.place.heal();
         self.crew.hold()?;
         let end = self.end();
-        self.until("all is done", |this| {
-            [WORKERS, COPIERS].map(|group| this.position(group)) == [end; 2]
-        })?;
+        self.until_done_with(end)?;
         let drained = healed.elapsed();
         self.crew.settle()?;
         Ok((self.seen(), drained))
@@ -101,8 +99,8 @@ impl Scene {
         let writes = |group| ledger::writes(cluster, database, IN, group);
         Seen {
             base: self.base,
-            log: read(&self.place, IN, self.base),
-            copies: read(&self.place, OUT, self.base),
+            log: read(&self.place.runtime, &self.place.flow, IN, self.base),
+            copies: read(&self.place.runtime, &self.place.flow, OUT, self.base),
             events: self.crew.history.take(),
             workers: writes(WORKERS),
             copiers: writes(COPIERS),
@@ -150,7 +148,15 @@ impl Scene {
         Ok((outcomes, self.rests))
     }
 
-    fn end(&self) -> u64 {
+    /// Waits until both groups have done all before this offset.
+    pub(crate) fn until_done_with(&self, end: u64) -> Result<(), String> {
+        self.until("work that goes on", |this| {
+            let works = |group| this.position(group) >= end;
+            works(WORKERS) && works(COPIERS)
+        })
+    }
+
+    pub(crate) fn end(&self) -> u64 {
         let bounds = self.place.runtime.block_on(self.place.flow.stream(IN));
         bounds.map_or(0, |bounds| bounds[0].end)
     }
@@ -176,12 +182,17 @@ impl Scene {
 }
 
 /// All of a stream from an offset on.
-pub(crate) fn read(place: &Place, stream: &str, base: u64) -> Vec<(u64, Tag)> {
-    place.runtime.block_on(async {
+pub(crate) fn read(
+    runtime: &Runtime,
+    flow: &Flowstream,
+    stream: &str,
+    base: u64,
+) -> Vec<(u64, Tag)> {
+    runtime.block_on(async {
         let mut all: Vec<(u64, Tag)> = Vec::new();
         loop {
             let next = all.last().map_or(base, |(offset, _)| offset + 1);
-            let page = place.flow.read(stream, 0, next).await.expect("a page");
+            let page = flow.read(stream, 0, next).await.expect("a page");
             if page.is_empty() {
                 return all;
             }
@@ -214,7 +225,7 @@ pub(crate) fn tell(suite: &str, outcomes: &[Outcome], rests: &[Rest], in_flight:
             .count("messages", findings.messages)
             .count("acked", findings.acked)
             .count("delivered again", findings.workers.again)
-            .count("takeovers", findings.workers.owners)
+            .count("owners", findings.workers.owners + findings.copy_owners)
             .count("zombie commits refused", findings.workers.fenced)
             .count("zombie appends refused", findings.refused)
             .count("errors got over", findings.errors)
