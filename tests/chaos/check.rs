@@ -173,6 +173,25 @@ impl Seen {
         Ok(())
     }
 
+    /// What a worker was told is done came to nobody afterwards. The ledger is not asked: it may have
+    /// gone back.
+    pub(crate) fn check_done(&self) -> Result<(), String> {
+        let mut done = HashMap::new();
+        for event in self.events.iter().filter(|event| is_of_message(event)) {
+            if event.what == What::Committed {
+                done.insert((event.offset, event.message), event.at);
+            }
+        }
+        let again = |event: &&Event| {
+            let done = done.get(&(event.offset, event.message));
+            event.what == What::Delivered && done.is_some_and(|done| *done < event.at)
+        };
+        match self.events.iter().find(again) {
+            Some(event) => Err(format!("it was done, and came again: {event:?}")),
+            None => Ok(()),
+        }
+    }
+
     /// Of a group, with offsets that begin at 0.
     pub(crate) fn story(&self, group: &str, writes: &[Write]) -> Story {
         let mut events = self.events.clone();

@@ -90,6 +90,12 @@ impl Place {
         pid.is_some_and(|pid| self.terminate(pid))
     }
 
+    /// Ends the sessions of all.
+    pub(crate) fn end_all_sessions(&self) -> bool {
+        let all = ANY.replace("SELECT pid", "SELECT count(pg_terminate_backend(pid))");
+        self.ask(&all).is_some_and(|count| count != "0")
+    }
+
     fn terminate(&self, pid: u32) -> bool {
         let ended = self.ask(&format!("SELECT pg_terminate_backend({pid})"));
         ended.is_some_and(|ended| ended == "t")
