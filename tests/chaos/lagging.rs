@@ -22,6 +22,8 @@ struct Loss {
     acked: usize,
     /// Those that are.
     kept: usize,
+    /// Messages that could be seen at the server before, acknowledged or not, and are not in the log.
+    gone: usize,
     /// How often the workers and the copiers were told that something is gone.
     told: [usize; 2],
 }
@@ -64,7 +66,13 @@ fn what_a_synchronous_standby_did_not_have_was_not_acknowledged() {
         &faults,
         &loss,
     );
+    assert!(
+        loss.gone > 0,
+        "something was seen that the standby did not have"
+    );
     assert_eq!(loss.acked, 0, "nothing acknowledged is lost");
+    let at_most_once = loss.told.iter().all(|times| *times <= 1);
+    assert!(at_most_once, "{loss:?}");
     seen.check_done().unwrap();
 }
 
@@ -102,6 +110,7 @@ fn report(suite: &str, faults: &Faults, loss: &Loss) {
         .count("seeds", 1)
         .count("acked", loss.kept)
         .count("acked, lost with the server, and told of", loss.acked)
+        .count("seen, never acknowledged, gone", loss.gone - loss.acked)
         .count("new messages skipped", 0)
         .count("exactly-once duplicates", 0);
     for (kind, count) in faults.counts() {
@@ -141,6 +150,7 @@ fn check(seen: &Seen, before: &[(u64, Tag)]) -> Result<Loss, String> {
     let mut loss = Loss {
         acked: 0,
         kept: 0,
+        gone: before.len() - cut as usize,
         told: [WORKERS, COPIERS].map(|group| told(group, What::Lost)),
     };
     for event in seen.events.iter().filter(|event| event.what == What::Sent) {

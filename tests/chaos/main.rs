@@ -65,7 +65,7 @@ fn rounds(suite: &'static str, place: Place, kinds: &[Kind], every: Range<u64>) 
         residents: is_long,
         ..Terms::default()
     };
-    let time = Duration::from_secs(if is_long { 40 } else { 12 });
+    let time = Duration::from_secs(if is_long { 40 } else { 10 });
     let bound = terms.in_flight;
     let scene = Scene::new(suite, place, terms);
     let rounds = scene.rounds(soak(), |scene| {
@@ -129,14 +129,16 @@ fn control(without: Without, kind: Kind) -> Result<Outcome, String> {
         ..Terms::default()
     };
     let mut scene = Scene::new("control", place, terms);
-    let time = Duration::from_secs(5);
+    let time = Duration::from_secs(4);
     scene.round(|place, crew, dice| rage(place, crew, dice, &[kind], 100..400, time))
 }
 
 #[test]
-fn without_ids_a_retry_is_found_in_the_log_twice() {
+fn without_ids_what_a_retry_doubled_is_found() {
     let wrong = control(Without::Ids, Kind::LoseAnswers).unwrap_err();
-    assert!(wrong.contains("twice"), "{wrong}");
+    // Of a writer, or of the pipeline that forwards.
+    let wanted = ["twice", "a call was torn", "its copy is", "copies"];
+    assert!(wanted.iter().any(|it| wrong.contains(it)), "{wrong}");
 }
 
 #[test]

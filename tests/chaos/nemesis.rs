@@ -38,6 +38,8 @@ pub(crate) enum Kind {
     KillBackend,
     /// The server is gone for good; its synchronous standby goes on.
     FailOver,
+    /// The synchronous standby goes on, and the server still runs, unaware.
+    Split,
     /// The server is gone for good; its standby, which is behind, goes on.
     LoseTail,
     /// The disk of the server is full.
@@ -61,11 +63,12 @@ pub(crate) const TO_PROCESSES: [Kind; 10] = [
 ];
 
 /// Those that happen to a server with a synchronous standby.
-pub(crate) const TO_SERVERS: [Kind; 4] = [
+pub(crate) const TO_SERVERS: [Kind; 5] = [
     Kind::Crash,
     Kind::Restart,
     Kind::KillBackend,
     Kind::FailOver,
+    Kind::Split,
 ];
 
 impl Kind {
@@ -83,6 +86,7 @@ impl Kind {
             Self::Restart => "fast restart of the server",
             Self::KillBackend => "kill -9 of a backend",
             Self::FailOver => "failover to a synchronous standby",
+            Self::Split => "standby promoted beside its living primary",
             Self::LoseTail => "failover to a standby that is behind",
             Self::FillDisk => "disk full",
             Self::JumpClock => "clock jumped an hour",
@@ -165,9 +169,12 @@ fn happens(kind: Kind, place: &mut Place, crew: &mut Crew, dice: &mut Dice) -> b
             place.heal();
             is_killed
         }
-        Kind::FailOver => {
+        Kind::FailOver | Kind::Split => {
             place.until_followed("sync_state = 'sync'");
-            let lost = place.fail_over();
+            let lost = match kind {
+                Kind::Split => place.promote(),
+                _ => place.fail_over(),
+            };
             place.follow_synchronously();
             drop(lost);
             true

@@ -160,6 +160,11 @@ impl Place {
     /// The server is gone, and its standby takes its place: gives the one that was.
     pub(crate) fn fail_over(&mut self) -> Cluster {
         self.cluster.stop(Stop::Immediate);
+        self.promote()
+    }
+
+    /// The standby takes the place of the server, which runs on: gives that.
+    pub(crate) fn promote(&mut self) -> Cluster {
         let standby = self.standby.take().expect("a standby");
         standby.promote();
         self.proxy.lead_to(standby.port());
