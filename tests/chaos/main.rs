@@ -20,6 +20,7 @@ use nemesis::{Kind, TO_PROCESSES, TO_SERVERS, rage};
 use place::{Place, SETTINGS};
 use postgres_support::Cluster;
 use process_support::faketime::FakeTime;
+use report::Report;
 use role::Without;
 use scene::{Scene, tell};
 
@@ -138,7 +139,12 @@ fn control(without: Without, kind: Kind) -> String {
             scene.round(|place, crew, dice| rage(place, crew, dice, &[kind], 100..300, time));
         match round {
             Ok(_) => scene.crew.go_on(),
-            Err(wrong) => return wrong,
+            Err(wrong) => {
+                Report::of("chaos without a protection")
+                    .count("planted bugs", 1)
+                    .write();
+                return wrong;
+            }
         }
     }
     panic!("without a protection nothing was found");
