@@ -22,7 +22,7 @@ use postgres_support::Cluster;
 use process_support::faketime::FakeTime;
 use report::Report;
 use role::Without;
-use scene::{Scene, tell};
+use scene::{Outcome, Rest, Scene, tell};
 
 mod check;
 mod crew;
@@ -74,6 +74,26 @@ fn rounds(suite: &'static str, place: Place, kinds: &[Kind], every: Range<u64>) 
     });
     let (outcomes, rests) = rounds.unwrap();
     tell(suite, &outcomes, &rests, bound);
+    if is_long {
+        let tried = |it: &Outcome| it.findings.workers.fenced + it.findings.refused;
+        let tried: u64 = outcomes.iter().map(tried).sum();
+        assert!(tried > 0, "zombies tried to write");
+        check_growth(&rests).unwrap();
+    }
+}
+
+/// Those who stay keep their size, give or take what a library or a pool takes once.
+fn check_growth(rests: &[Rest]) -> Result<(), String> {
+    let ([first, ..], [.., last]) = (rests, rests) else {
+        return Ok(());
+    };
+    for (before, after) in first.sizes.iter().zip(&last.sizes) {
+        let ((_, memory, files), (_, memory_then, files_then)) = (before, after);
+        if *memory_then > memory * 2 + (16 << 10) || *files_then > files + 16 {
+            return Err(format!("{before:?} grew to {after:?}"));
+        }
+    }
+    Ok(())
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What goes wrong, one thing after the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::dice::Dice;
 use crate::place::Place;
 use crate::postgres_support::Stop;
 use crate::postgres_support::proxy::Network;
-use crate::process_support::history::now;
+use crate::process_support::history::{PATIENCE, now};
 
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,8 +123,10 @@ pub(crate) fn rage(
     time: Duration,
 ) -> Faults {
     let (began, mut faults, mut bag) = (Instant::now(), Faults::default(), Vec::new());
-    let mut is_through = false;
-    while began.elapsed() < time || !is_through {
+    let all: BTreeSet<Kind> = kinds.iter().copied().collect();
+    while began.elapsed() < time || faults.counts().len() < all.len() {
+        let is_late = began.elapsed() > time + PATIENCE;
+        assert!(!is_late, "each of {all:?} happens: {:?}", faults.counts());
         let wait = every.start + dice.below(every.end - every.start);
         let wait = Instant::now() + Duration::from_millis(wait);
         while Instant::now() < wait {
@@ -140,7 +142,6 @@ pub(crate) fn rage(
         if happens(kind, place, crew, dice) {
             faults.0.push((at, kind));
         }
-        is_through |= bag.is_empty();
     }
     faults
 }
