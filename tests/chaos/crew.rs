@@ -267,7 +267,8 @@ impl Crew {
         let deadline = Instant::now() + PATIENCE;
         let says = |what| move |event: &Event| event.process == number && event.what == what;
         while self.history.find(mark, says(what)).is_none() {
-            if self.history.find(mark, says(What::Gone)).is_some() {
+            let is_gone = || self.history.find(mark, says(What::Gone)).is_some();
+            if what != What::Gone && is_gone() {
                 return Err(format!("process {number} ended by itself"));
             }
             if Instant::now() > deadline {
