@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use flowstream::{ErrorKind, Options};
+use flowstream::{Clock, ErrorKind, Options};
 use futures::{FutureExt, SinkExt};
 use support::*;
 
@@ -538,4 +538,45 @@ async fn a_driver_that_panics_in_a_commit_leaves_nobody_waiting() {
     let ended = soon("the error", consumer.next()).await.unwrap();
     assert_eq!(ended.unwrap_err().kind(), ErrorKind::Closed);
     assert!(soon("the end", consumer.next()).await.is_none());
+}
+
+/// A consumer forgot what it had read when the storage could not say whether that was still there.
+#[tokio::test]
+async fn a_loss_is_told_also_if_the_storage_fails_while_it_is_looked_for() {
+    let world = world().await;
+    for _ in 0..2 {
+        world.fill("orders", 3).await;
+    }
+    let mut consumer = world
+        .flow
+        .consumer("orders", "billing")
+        .lease(LEASE)
+        .await
+        .unwrap();
+    let first = next(&mut consumer).await;
+    // Its successor lacks the tail.
+    let clock = std::sync::Arc::new(world.clock.clone());
+    let successor = storage("memory:", clock).await;
+    let there = Options::new().clock(world.clock.clone());
+    let there = there.open_storage(successor.clone());
+    fill(&there, "orders", 1).await;
+    drop(there.consumer("orders", "billing").await.unwrap());
+    world.faulty.fail_over(successor);
+    world.faulty.times(Call::Read, Fault::Fail, 2);
+    let fenced = soon("an answer", first.commit()).await.unwrap_err();
+    assert!(fenced.is_fenced(), "{fenced}");
+    let mut told = Vec::new();
+    while told.last() != Some(&ErrorKind::Data) {
+        let polled = consumer.next().now_or_never();
+        match polled.flatten() {
+            Some(Ok(delivery)) => panic!("before the loss is told: {delivery:?}"),
+            Some(Err(error)) => told.push(error.kind()),
+            None => world.pass(Duration::from_millis(100)).await,
+        }
+        assert!(world.clock.now() < LEASE, "the loss is told: {told:?}");
+    }
+    let unavailable = ErrorKind::Unavailable;
+    assert_eq!(told, [unavailable, unavailable, ErrorKind::Data]);
+    world.pass(Duration::from_secs(1)).await;
+    assert_eq!(next(&mut consumer).await.offset(), 0);
 }

@@ -169,11 +169,14 @@ impl Lane {
             biased;
             // What was claimed meanwhile is given back where it is known.
             () = shared.until_stopped() => Some(()),
+            // Until it is known: a lease that is claimed then may lapse, a loss must not go untold.
             go_on = async {
-                match self.still_has(base, appended_at).await {
-                    Ok(true) => Some(()),
-                    Ok(false) => self.report(went_back(&self.group, base)).await,
-                    Err(error) => self.report(error).await,
+                loop {
+                    match self.still_has(base, appended_at).await {
+                        Ok(true) => return Some(()),
+                        Ok(false) => return self.report(went_back(&self.group, base)).await,
+                        Err(error) => self.report(error).await?,
+                    }
                 }
             } => go_on,
         }

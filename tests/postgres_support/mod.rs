@@ -31,6 +31,8 @@ pub struct Cluster {
     guard: Option<Child>,
     /// Variables of the server's environment, as `NAME=value`.
     environment: Vec<String>,
+    /// Those besides the defaults.
+    settings: Vec<(String, String)>,
 }
 
 /// How a server is told to stop.
@@ -84,23 +86,25 @@ impl Cluster {
             .arg("-a")
             .arg(&template)
             .arg(directory.join("data")));
-        let mut cluster = Self {
+        let cluster = Self {
             port: free_port(),
             guard: Some(guard(&directory, "data", "postmaster.pid", "QUIT")),
             environment: Vec::new(),
+            settings: owned(settings),
             directory,
         };
-        cluster.configure(settings);
+        cluster.configure(&[]);
         cluster
     }
 
-    fn configure(&mut self, settings: &[(&str, &str)]) {
+    /// With its settings, and these.
+    fn configure(&self, more: &[(&str, &str)]) {
         let mut text = format!(
             "port = {}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\n",
             self.port,
             self.directory.display()
         );
-        for (name, value) in settings {
+        for (name, value) in self.settings.iter().chain(&owned(more)) {
             text += &format!("{name} = '{value}'\n");
         }
         let path = self.data().join("postgresql.auto.conf");
@@ -174,13 +178,17 @@ impl Cluster {
 
     /// Sends a signal to a process of this server: one of its backends, or the main one.
     pub fn signal(&self, pid: u32, signal: &str) {
-        let parent = parent_of(pid);
-        let main = self.pid();
-        assert!(
-            Some(pid) == main || (parent.is_some() && parent == main),
-            "{pid} is no process of this server"
-        );
-        run(Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]));
+        let sent = self.try_signal(pid, signal);
+        assert!(sent, "{pid} is no process of this server");
+    }
+
+    /// The same; false if there is no such process, any more.
+    pub fn try_signal(&self, pid: u32, signal: &str) -> bool {
+        let (parent, main) = (parent_of(pid), self.pid());
+        let is_ours = Some(pid) == main || (parent.is_some() && parent == main);
+        let mut kill = Command::new("kill");
+        kill.args([&format!("-{signal}"), &pid.to_string()]);
+        is_ours && try_run(&mut kill).is_ok()
     }
 
     /// A URL over TCP, as the superuser.
@@ -241,7 +249,7 @@ impl Cluster {
         name
     }
 
-    /// A standby of this server, streaming from it, running.
+    /// A standby of this server, streaming from it, running, with the same settings.
     pub fn standby(&self) -> Self {
         let directory = new_directory("standby");
         run(as_server_user(binaries().join("pg_basebackup"))
@@ -249,10 +257,11 @@ impl Cluster {
             .arg(directory.join("data"))
             .arg("-d")
             .arg(self.url("postgres")));
-        let mut standby = Self {
+        let standby = Self {
             port: free_port(),
             guard: Some(guard(&directory, "data", "postmaster.pid", "QUIT")),
             environment: Vec::new(),
+            settings: self.settings.clone(),
             directory,
         };
         let source = format!("user=postgres host=127.0.0.1 port={}", self.port);
@@ -423,6 +432,12 @@ fn binaries() -> PathBuf {
     versions.sort();
     let newest = versions.pop().map(|(_, path)| path);
     newest.expect("PostgreSQL is installed (tests/run does it), or POSTGRES_BIN names its binaries")
+}
+
+fn owned(settings: &[(&str, &str)]) -> Vec<(String, String)> {
+    let settings = settings.iter();
+    let owned = settings.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    owned.collect()
 }
 
 fn is_root() -> bool {

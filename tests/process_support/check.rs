@@ -64,7 +64,7 @@ impl Story {
     }
 
     /// Generations without gaps, epochs that grow with each owner, and nothing that is undone again.
-    fn check_ledger(&self) -> Result<(), String> {
+    pub fn check_ledger(&self) -> Result<(), String> {
         let mut owners: HashMap<u64, &str> = HashMap::new();
         for pair in self.writes.windows(2) {
             let (before, after) = (&pair[0], &pair[1]);

@@ -25,6 +25,8 @@ pub struct Event {
     pub group: String,
     pub offset: u64,
     pub epoch: u64,
+    /// What tells the message from all others, where there is something; 0 otherwise.
+    pub message: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +46,8 @@ pub enum What {
     Failed,
     /// The stream gave an error.
     Error,
+    /// The stream gave the error that messages are gone which it had read.
+    Lost,
     /// What it was told to do begins now.
     Leaving,
     /// A consumer of a line has had its turn.
@@ -54,7 +58,7 @@ pub enum What {
     Gone,
 }
 
-const WORDS: [(What, &str); 14] = [
+const WORDS: [(What, &str); 15] = [
     (What::Sent, "sent"),
     (What::Active, "active"),
     (What::Standby, "standby"),
@@ -65,6 +69,7 @@ const WORDS: [(What, &str); 14] = [
     (What::Fenced, "fenced"),
     (What::Failed, "failed"),
     (What::Error, "error"),
+    (What::Lost, "lost"),
     (What::Leaving, "leaving"),
     (What::Left, "left"),
     (What::Answered, "answered"),
@@ -81,6 +86,7 @@ impl Event {
             group: "-".to_owned(),
             offset: 0,
             epoch: 0,
+            message: 0,
         }
     }
 
@@ -88,13 +94,14 @@ impl Event {
     pub fn encode(&self) -> String {
         let word = WORDS.iter().find(|(what, _)| *what == self.what);
         format!(
-            "| {} {} {} {} {} {}",
+            "| {} {} {} {} {} {} {}",
             self.at.as_micros(),
             self.consumer,
             word.expect("a word for each").1,
             self.group,
             self.offset,
-            self.epoch
+            self.epoch,
+            self.message
         )
     }
 
@@ -111,6 +118,7 @@ impl Event {
             group: fields.next()?.to_owned(),
             offset: fields.next()?.parse().ok()?,
             epoch: fields.next()?.parse().ok()?,
+            message: fields.next()?.parse().ok()?,
         })
     }
 }
@@ -168,6 +176,16 @@ impl History {
             .iter()
             .find(|event| fits(event))
             .cloned()
+    }
+
+    /// The last event so far that fits.
+    pub fn last(&self, fits: impl Fn(&Event) -> bool) -> Option<Event> {
+        self.lock().iter().rfind(|event| fits(event)).cloned()
+    }
+
+    /// All that was heard so far, and is forgotten with this: earlier marks mean nothing more.
+    pub fn take(&self) -> Vec<Event> {
+        std::mem::take(&mut *self.lock())
     }
 
     /// All that was heard so far.

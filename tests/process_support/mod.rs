@@ -164,6 +164,11 @@ impl Process {
         }
     }
 
+    /// The id that the system gave it.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// A word on its standard input. One that is gone does not hear it.
     pub fn tell(&mut self, word: &str) {
         let _ = writeln!(self.input, "{word}");

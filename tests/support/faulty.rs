@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use flowstream::storage::{
@@ -99,6 +99,8 @@ pub(crate) struct Faulty(Arc<Shared>);
 
 struct Shared {
     inner: Arc<dyn Storage>,
+    /// The one in its place since a failover.
+    successor: OnceLock<Arc<dyn Storage>>,
     plans: Mutex<HashMap<Call, Plan>>,
     counts: Mutex<HashMap<Call, usize>>,
     /// Pending so many times before and after each call.
@@ -132,6 +134,7 @@ impl Faulty {
     fn made(inner: Arc<dyn Storage>, dice: Option<Arc<dyn Dice>>) -> Self {
         Self(Arc::new(Shared {
             inner,
+            successor: OnceLock::new(),
             plans: Mutex::default(),
             counts: Mutex::default(),
             yields: AtomicUsize::new(0),
@@ -144,7 +147,13 @@ impl Faulty {
 
     /// The storage inside, which never fails.
     pub(crate) fn inner(&self) -> &Arc<dyn Storage> {
-        &self.0.inner
+        self.0.successor.get().unwrap_or(&self.0.inner)
+    }
+
+    /// From now on another storage answers; what happens in it is told by the first one.
+    pub(crate) fn fail_over(&self, successor: Arc<dyn Storage>) {
+        let first = self.0.successor.set(successor).is_ok();
+        assert!(first, "only once");
     }
 
     pub(crate) fn set(&self, call: Call, fault: Fault) {
@@ -227,7 +236,7 @@ impl Faulty {
         work: impl FnOnce(Arc<dyn Storage>) -> BoxFuture<'static, Result<T>> + Send + 'static,
     ) -> BoxFuture<'_, Result<T>> {
         Box::pin(async move {
-            let (shared, inner) = (self.0.clone(), self.0.inner.clone());
+            let (shared, inner) = (self.0.clone(), self.inner().clone());
             let yields = shared.yields.load(Ordering::SeqCst);
             let (fault, number) = shared.begin(call);
             let dice = shared.dice.clone();
