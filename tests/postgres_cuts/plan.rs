@@ -1,0 +1,120 @@
+//! Which faults are tried, and running them.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::panic::AssertUnwindSafe;
+use std::sync::Mutex;
+
+use futures::FutureExt;
+use futures::future::join_all;
+
+use crate::check::check;
+use crate::postgres_support::proxy::{Fault, Seen};
+use crate::rig::{Bench, benches};
+use crate::script::{Book, STEPS, Script, Temper};
+
+/// Most of the time a run waits for what is dead.
+const WORKERS: usize = 16;
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Case {
+    pub(crate) fault: Option<Fault>,
+    pub(crate) temper: Temper,
+}
+
+pub(crate) struct Outcome {
+    pub(crate) case: Case,
+    pub(crate) seen: Seen,
+    pub(crate) book: Book,
+    pub(crate) verdict: Result<(), String>,
+}
+
+/// Whether everything is to be tried: that takes long.
+pub(crate) fn is_exhaustive() -> bool {
+    std::env::var("FLOWSTREAM_SOAK").is_ok_and(|minutes| minutes != "0")
+}
+
+/// What a run without a fault does.
+pub(crate) async fn clean(benches: &[Bench]) -> Seen {
+    let case = Case {
+        fault: None,
+        temper: Temper::Hasty,
+    };
+    let mut seen = Seen::default();
+    // The server's caches are cold the first time.
+    for _ in 0..2 {
+        let outcome = play(&benches[0], case).await;
+        assert_eq!(outcome.verdict, Ok(()), "without a fault");
+        seen = outcome.seen;
+    }
+    seen
+}
+
+pub(crate) async fn workers() -> Vec<Bench> {
+    benches(WORKERS).await
+}
+
+/// Plays all cases, and gives what became of them.
+pub(crate) async fn play_all(benches: &[Bench], cases: Vec<Case>) -> Vec<Outcome> {
+    let queue = Mutex::new(VecDeque::from(cases));
+    let next = || queue.lock().unwrap().pop_front();
+    // The work is in tasks of the storages and the proxies.
+    let players = benches.iter().map(async |bench| {
+        let mut outcomes = Vec::new();
+        while let Some(case) = next() {
+            outcomes.push(play(bench, case).await);
+        }
+        outcomes
+    });
+    join_all(players).await.into_iter().flatten().collect()
+}
+
+async fn play(bench: &Bench, case: Case) -> Outcome {
+    let run = bench.next_run();
+    let mut script = Script::new(bench, run, case.temper);
+    bench.proxy.arm(case.fault);
+    let running = AssertUnwindSafe(script.run()).catch_unwind().await;
+    bench.proxy.heal();
+    let seen = bench.proxy.seen();
+    let Script { book, names, .. } = script;
+    let verdict = match running {
+        Ok(()) => check(bench, run, &names, &book).await,
+        Err(_) => Err("it panicked: see above".to_owned()),
+    };
+    Outcome {
+        case,
+        seen,
+        book,
+        verdict,
+    }
+}
+
+/// Panics if something went wrong, and says where.
+pub(crate) fn all_is_well(outcomes: &[Outcome]) {
+    let wrong = outcomes.iter().filter_map(|outcome| {
+        let wrong = outcome.verdict.as_ref().err()?;
+        let fired = outcome.seen.fired.as_ref();
+        let place = fired.map(|fired| (STEPS[fired.step], fired.tag, fired.sql.as_str()));
+        Some(format!(
+            "{:?}, which struck at {place:?}: {wrong}; told: {:#?}",
+            outcome.case, outcome.book.errors
+        ))
+    });
+    let wrong: Vec<String> = wrong.collect();
+    assert!(
+        wrong.is_empty(),
+        "{} of {}:\n{}",
+        wrong.len(),
+        outcomes.len(),
+        wrong.join("\n")
+    );
+}
+
+/// Where in a sequence each step stands.
+pub(crate) fn steps<T>(passed: &[T], step: impl Fn(&T) -> usize) -> Vec<Range<usize>> {
+    let find = |number| passed.iter().position(|passed| step(passed) >= number);
+    let start = |number| find(number).unwrap_or(passed.len());
+    (0..STEPS.len())
+        .map(|number| start(number)..start(number + 1))
+        .collect()
+}
