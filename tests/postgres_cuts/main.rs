@@ -8,6 +8,7 @@
 
 mod check;
 mod cuts;
+mod errors;
 mod plan;
 #[path = "../postgres_support/mod.rs"]
 mod postgres_support;

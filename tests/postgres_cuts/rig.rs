@@ -24,6 +24,7 @@ pub(crate) fn cluster() -> &'static Cluster {
             ("max_connections", "400"),
             ("max_locks_per_transaction", "128"),
             ("shared_buffers", "64MB"),
+            ("jit", "off"),
             // Nobody pulls the plug here.
             ("fsync", "off"),
         ];
@@ -39,6 +40,8 @@ pub(crate) struct Bench {
     pub(crate) proxy: Proxy,
     /// Past the proxy.
     admin: PgPool,
+    /// Another process, whose network works.
+    pub(crate) direct: Flowstream,
     runs: AtomicI32,
 }
 
@@ -61,6 +64,7 @@ pub(crate) async fn benches(count: usize) -> Vec<Bench> {
             .expect("a URL");
         benches.push(Bench {
             proxy: Proxy::start(cluster().port()).await,
+            direct: open_directly(&database).await,
             database,
             admin,
             runs: AtomicI32::new(0),
@@ -69,7 +73,7 @@ pub(crate) async fn benches(count: usize) -> Vec<Bench> {
     benches
 }
 
-/// Another process, whose network works.
+/// One more process, whose network works.
 pub(crate) async fn open_directly(database: &str) -> Flowstream {
     let url = cluster().url(database);
     flowstream::open(&url).await.expect("it opens")

@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 
 use flowstream::postgres::{self, DeliveryExt, ProducerExt, sqlx};
 use flowstream::storage::{Id, Name, Partition, Storage};
-use flowstream::{Batch, Consumer, Delivery, Error, ErrorKind, Flowstream, Message, Producer, Start};
+use flowstream::{
+    Batch, Consumer, Delivery, Error, ErrorKind, Flowstream, Message, Producer, Start,
+};
 use futures::SinkExt;
 use tokio::time::{sleep, timeout};
 
-use crate::rig::{Bench, Client, open_directly};
+use crate::rig::{Bench, Client};
 
 /// What is done, in this order.
 pub(crate) const STEPS: [&str; 11] = [
@@ -87,6 +89,7 @@ pub(crate) struct Book {
 
 /// An error, and where it came out.
 #[derive(Debug)]
+#[allow(dead_code, reason = "all of it is shown when a run goes wrong")]
 pub(crate) struct Told {
     pub(crate) step: usize,
     pub(crate) kind: ErrorKind,
@@ -301,8 +304,8 @@ impl<'a> Script<'a> {
     }
 
     async fn hear_of_others(&mut self) {
-        let other = open_directly(&self.bench.database).await;
-        let mut producer = other.producer(&self.names.input).await.expect("a producer");
+        let others = self.bench.direct.producer(&self.names.input);
+        let mut producer = others.await.expect("a producer");
         for number in 0..REMOTE {
             let body = format!("remote {number}");
             let appended = producer.append(Message::new(body.clone())).await;
@@ -310,7 +313,6 @@ impl<'a> Script<'a> {
             self.book.input.push(body);
         }
         self.consume_up_to(self.book.input.len() as u64).await;
-        other.close().await.expect("it closes");
         let control = self.consumer.as_ref().expect("a consumer").control();
         timeout(BOUND, control.shutdown()).await.expect("it stops");
         self.consumer = None;
@@ -322,7 +324,7 @@ impl<'a> Script<'a> {
         let mut producer = self.producer(&out).await;
         let mut consumer = self.consumer.take().expect("a consumer");
         loop {
-            match timeout(Duration::from_millis(100), consumer.next()).await {
+            match timeout(Duration::from_millis(40), consumer.next()).await {
                 Ok(Some(Ok(delivery))) => self.handle(delivery, &mut producer).await,
                 Ok(Some(Err(error))) => self.told(&error, false),
                 Ok(None) => panic!("the consumer ended"),
@@ -430,7 +432,8 @@ impl<'a> Script<'a> {
         let input = self.names.input.clone();
         let consumer = self.insist(async |flow| flow.consumer(&input, "h").await);
         drop(consumer.await);
-        let reset = self.insist(async |flow| flow.reset(&input, "h", Start::Offset(3)).force().await);
+        let reset =
+            self.insist(async |flow| flow.reset(&input, "h", Start::Offset(3)).force().await);
         assert_eq!(reset.await[0].position(), 3);
         self.insist(async |flow| flow.evict(&input, "h").await)
             .await;
@@ -487,10 +490,16 @@ impl<'a> Script<'a> {
         let look = async || {
             let began = Instant::now();
             while let Err(error) = client.flow.stream(input).await {
-                assert!(began.elapsed() < BOUND, "the pool does not recover: {error:?}");
+                assert!(
+                    began.elapsed() < BOUND,
+                    "the pool does not recover: {error:?}"
+                );
             }
             while let Err(error) = client.flow.group(input, "g").await {
-                assert!(began.elapsed() < BOUND, "the pool does not recover: {error:?}");
+                assert!(
+                    began.elapsed() < BOUND,
+                    "the pool does not recover: {error:?}"
+                );
             }
         };
         futures::future::join_all((0..16).map(|_| look())).await;

@@ -283,7 +283,11 @@ impl Cluster {
     /// A new role that has to give its password, so that logging in takes a message more. It may do
     /// everything.
     pub fn role_with_password(&self, role: &str, password: &str, method: &str) {
-        let encryption = if method == "md5" { "md5" } else { "scram-sha-256" };
+        let encryption = if method == "md5" {
+            "md5"
+        } else {
+            "scram-sha-256"
+        };
         self.psql(
             "postgres",
             &format!(

@@ -335,6 +335,8 @@ impl Connection {
             }
             b'B' => self.sql = self.texts.get(&second).cloned().unwrap_or_default(),
             b'Q' => self.sql = first,
+            // Whether the server still answers, or that a statement is not needed any more.
+            b'C' | b'S' if !self.is_within_statement => self.sql.clear(),
             b'D' | b'E' | b'C' | b'S' => {}
             _ => return,
         }
@@ -374,7 +376,8 @@ impl Connection {
         }
         // It may have failed by itself.
         if !answer.iter().any(|frame| frame.is(b'E')) {
-            let raise = "DO $$ BEGIN RAISE EXCEPTION 'as it was told' USING ERRCODE = 'CODE'; END $$";
+            let raise =
+                "DO $$ BEGIN RAISE EXCEPTION 'as it was told' USING ERRCODE = 'CODE'; END $$";
             answer = self.ask(&raise.replace("CODE", code)).await?;
         }
         if was_idle && when == When::After && !is_commit {
