@@ -16,7 +16,7 @@ use crate::script::{Book, STEPS, Script, Temper};
 /// Most of the time a run waits for what is dead.
 const WORKERS: usize = 16;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Case {
     pub(crate) fault: Option<Fault>,
     pub(crate) temper: Temper,
@@ -43,7 +43,7 @@ pub(crate) async fn clean(benches: &[Bench]) -> Seen {
     let mut seen = Seen::default();
     // The server's caches are cold the first time.
     for _ in 0..2 {
-        let outcome = play(&benches[0], case).await;
+        let outcome = play(&benches[0], case.clone()).await;
         assert_eq!(outcome.verdict, Ok(()), "without a fault");
         seen = outcome.seen;
     }
@@ -72,7 +72,7 @@ pub(crate) async fn play_all(benches: &[Bench], cases: Vec<Case>) -> Vec<Outcome
 async fn play(bench: &Bench, case: Case) -> Outcome {
     let run = bench.next_run();
     let mut script = Script::new(bench, run, case.temper);
-    bench.proxy.arm(case.fault);
+    bench.proxy.arm(case.fault.clone());
     let running = AssertUnwindSafe(script.run()).catch_unwind().await;
     bench.proxy.heal();
     let seen = bench.proxy.seen();
@@ -94,7 +94,7 @@ pub(crate) fn all_is_well(outcomes: &[Outcome]) {
     let wrong = outcomes.iter().filter_map(|outcome| {
         let wrong = outcome.verdict.as_ref().err()?;
         let fired = outcome.seen.fired.as_ref();
-        let place = fired.map(|fired| (STEPS[fired.step], fired.tag, fired.sql.as_str()));
+        let place = fired.map(|fired| (STEPS[fired.step], fired.tag, &fired.essence));
         Some(format!(
             "{:?}, which struck at {place:?}: {wrong}; told: {:#?}",
             outcome.case, outcome.book.errors

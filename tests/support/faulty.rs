@@ -85,6 +85,24 @@ struct Shared {
     /// Grows each time that what is held is let go.
     gate: watch::Sender<u64>,
     held: AtomicUsize,
+    /// The calls that are under way, those that nobody waits for too.
+    under_way: AtomicUsize,
+}
+
+/// A call that is under way.
+struct UnderWay(Arc<Shared>);
+
+impl UnderWay {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.under_way.fetch_add(1, Ordering::SeqCst);
+        Self(shared.clone())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 struct Plan {
@@ -104,6 +122,7 @@ impl Faulty {
             yields: AtomicUsize::new(0),
             gate: watch::Sender::new(0),
             held: AtomicUsize::new(0),
+            under_way: AtomicUsize::new(0),
         }))
     }
 
@@ -160,6 +179,11 @@ impl Faulty {
         self.0.held.load(Ordering::SeqCst)
     }
 
+    /// The number of calls that are under way now, those that nobody waits for too.
+    pub(crate) fn under_way(&self) -> usize {
+        self.0.under_way.load(Ordering::SeqCst)
+    }
+
     /// Makes each call Pending so many times before and after its work.
     pub(crate) fn hesitate(&self, yields: usize) {
         self.0.yields.store(yields, Ordering::SeqCst);
@@ -189,10 +213,12 @@ impl Faulty {
         Box::pin(async move {
             let (shared, inner) = (self.0.clone(), self.0.inner.clone());
             let yields = shared.yields.load(Ordering::SeqCst);
+            let under_way = UnderWay::new(&shared);
             match shared.begin(call) {
                 None if yields == 0 => work(inner).await,
                 None => {
                     finish(tokio::spawn(async move {
+                        let _under_way = under_way;
                         hesitate(yields).await;
                         let result = work(inner).await;
                         hesitate(yields).await;
@@ -210,6 +236,7 @@ impl Faulty {
                 }
                 Some(Fault::Hold) => {
                     finish(tokio::spawn(async move {
+                        let _under_way = under_way;
                         shared.hold().await;
                         work(inner).await
                     }))
@@ -217,6 +244,7 @@ impl Faulty {
                 }
                 Some(Fault::Late) => {
                     tokio::spawn(async move {
+                        let _under_way = under_way;
                         shared.hold().await;
                         work(inner).await
                     });

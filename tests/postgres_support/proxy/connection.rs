@@ -376,9 +376,10 @@ impl Connection {
         }
         // It may have failed by itself.
         if !answer.iter().any(|frame| frame.is(b'E')) {
-            let raise =
-                "DO $$ BEGIN RAISE EXCEPTION 'as it was told' USING ERRCODE = 'CODE'; END $$";
-            answer = self.ask(&raise.replace("CODE", code)).await?;
+            let raise = format!(
+                "DO $$ BEGIN RAISE EXCEPTION 'as it was told' USING ERRCODE = '{code}'; END $$"
+            );
+            answer = self.ask(&raise).await?;
         }
         if was_idle && when == When::After && !is_commit {
             self.ask("ROLLBACK").await?;

@@ -14,12 +14,13 @@ pub enum Direction {
 }
 
 /// One fault.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Fault {
     /// At this message of a direction, counted from 0 over all connections.
     Cut(Direction, usize, Cut),
-    /// The server's answer to this statement, counted from 0 over all connections, is this SQLSTATE.
-    Sql(usize, &'static str, When),
+    /// The server's answer to a statement is this SQLSTATE: to the one with this number, from 0, among
+    /// those over all connections of which this is the essence.
+    Sql(String, usize, &'static str, When),
 }
 
 /// What becomes of the connection. The message itself does not arrive, except where this says so.
@@ -84,7 +85,7 @@ pub struct Passed {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sent {
     pub step: usize,
-    pub sql: String,
+    pub essence: String,
 }
 
 /// What was counted since a proxy was armed.
@@ -103,7 +104,7 @@ pub struct Seen {
 pub struct Fired {
     pub step: usize,
     pub tag: Option<Tag>,
-    pub sql: String,
+    pub essence: String,
 }
 
 /// What the connections of a proxy share.
@@ -188,21 +189,34 @@ impl Wire {
         if !state.is_armed {
             return None;
         }
-        let (step, number) = (state.step, state.seen.statements.len());
-        let sent = Sent {
-            step,
-            sql: sql.to_owned(),
-        };
-        state.seen.statements.push(sent);
-        match state.fault {
-            Some(Fault::Sql(at, code, when)) if at == number => {
-                state.fault = None;
-                state.fire(None, sql);
-                Some((code, when))
+        let essence = essence(sql);
+        let sent = &state.seen.statements;
+        let number = sent.iter().filter(|sent| sent.essence == essence).count();
+        let fails = match &state.fault {
+            Some(Fault::Sql(of, at, code, when)) if *of == essence && *at == number => {
+                Some((*code, *when))
             }
             _ => None,
+        };
+        let step = state.step;
+        state.seen.statements.push(Sent { step, essence });
+        if fails.is_some() {
+            state.fault = None;
+            state.fire(None, sql);
         }
+        fails
     }
+}
+
+/// What a statement is, whatever storage and process it is of, in a line.
+fn essence(sql: &str) -> String {
+    let sql = sql.split_once("*/ ").map_or(sql, |(_, rest)| rest);
+    let sql = sql.split_once("'::uuid").map_or(sql, |(start, _)| {
+        start.rsplit_once('\'').map_or(start, |(start, _)| start)
+    });
+    let lines = sql.lines().filter(|line| !line.trim().starts_with("--"));
+    let words: Vec<&str> = lines.flat_map(str::split_whitespace).collect();
+    words.join(" ")
 }
 
 impl State {
@@ -210,7 +224,7 @@ impl State {
         self.seen.fired = Some(Fired {
             step: self.step,
             tag,
-            sql: sql.to_owned(),
+            essence: essence(sql),
         });
     }
 }
