@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::plan::{Case, Outcome, all_is_well, clean, is_exhaustive, play_all, steps, workers};
+use crate::plan::{Case, Outcome, all_is_well, clean, is_exhaustive, play_all, steps};
 use crate::postgres_support::proxy::{Cut, Direction, Fault, Passed, Seen};
+use crate::rig::benches;
 use crate::script::{STEPS, Temper};
 
 const DIRECTIONS: [Direction; 2] = [Direction::ToServer, Direction::ToClient];
@@ -69,7 +70,7 @@ fn sample(clean: &Seen) -> Vec<Case> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_network_may_break_at_every_message() {
-    let benches = workers().await;
+    let benches = benches(16).await;
     let clean = clean(&benches).await;
     let cases = match is_exhaustive() {
         true => exhaustive(&clean),
@@ -132,7 +133,7 @@ fn report(clean: &Seen, outcomes: &[Outcome]) {
 /// The control: a client that appends anew what is in doubt doubles it, and the check says so.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_forgets_the_id_writes_twice_and_is_found_out() {
-    let benches = workers().await;
+    let benches = benches(4).await;
     let clean = clean(&benches).await;
     let appends = [
         STEPS.iter().position(|step| *step == "append one"),

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use flowstream::ErrorKind;
 
-use crate::plan::{Case, Outcome, all_is_well, clean, is_exhaustive, play_all, workers};
+use crate::plan::{Case, Outcome, all_is_well, clean, is_exhaustive, play_all};
 use crate::postgres_support::proxy::{Fault, Seen, When};
+use crate::rig::benches;
 use crate::script::{Book, STEPS, Temper};
 
 /// A statement that was cancelled, serialization, a deadlock, a full disk, a standby, a server that
@@ -33,7 +34,7 @@ fn codes() -> Vec<&'static str> {
 /// The end of a transaction that failed, or of a session, does not fail itself: what the server did
 /// then is over.
 fn may_fail(essence: &str) -> bool {
-    !["rollback", ""].contains(&&*essence.to_lowercase())
+    !["rollback", "unlisten *", ""].contains(&&*essence.to_lowercase())
 }
 
 /// How often each statement is sent.
@@ -64,7 +65,7 @@ fn exhaustive(clean: &Seen) -> Vec<Case> {
 }
 
 /// Each statement the first two times, when it is prepared and when it runs mostly, with the next
-/// codes.
+/// codes; and what appends, with those that leave a doubt.
 fn sample(clean: &Seen) -> Vec<Case> {
     let mut cases = Vec::new();
     let mut codes = codes().into_iter().cycle();
@@ -77,6 +78,13 @@ fn sample(clean: &Seen) -> Vec<Case> {
             let code = codes.next().expect("they come again");
             let fault = Some(Fault::Sql(essence.to_owned(), at, code, when));
             cases.push(Case { fault, temper });
+        }
+        if essence.contains(".batches (") && count > 1 {
+            for (code, when) in ["57P01", "08006"].into_iter().zip(WHENS) {
+                let fault = Some(Fault::Sql(essence.to_owned(), 1, code, when));
+                let temper = Temper::Hasty;
+                cases.push(Case { fault, temper });
+            }
         }
         // Or each code would come at the same time of all statements.
         codes.next();
@@ -112,7 +120,7 @@ fn follows(kind: ErrorKind) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_server_may_fail_at_every_statement() {
-    let benches = workers().await;
+    let benches = benches(8).await;
     let clean = clean(&benches).await;
     let cases = match is_exhaustive() {
         true => exhaustive(&clean),
@@ -138,6 +146,7 @@ async fn the_server_may_fail_at_every_statement() {
             assert!(fired.contains(&(code, when)), "{code} {when:?}");
         }
     }
+    assert!(struck.iter().any(|it| it.book.doubts > 0), "none in doubt");
     let failed = struck.iter().filter_map(|it| it.seen.fired.as_ref());
     let failed: BTreeSet<&str> = failed.map(|fired| &*fired.essence).collect();
     let missed: Vec<&str> = statements(&clean).into_keys().collect();

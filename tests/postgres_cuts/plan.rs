@@ -10,11 +10,8 @@ use futures::future::join_all;
 
 use crate::check::check;
 use crate::postgres_support::proxy::{Fault, Seen};
-use crate::rig::{Bench, benches};
+use crate::rig::Bench;
 use crate::script::{Book, STEPS, Script, Temper};
-
-/// Most of the time a run waits for what is dead.
-const WORKERS: usize = 16;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
@@ -48,10 +45,6 @@ pub(crate) async fn clean(benches: &[Bench]) -> Seen {
         seen = outcome.seen;
     }
     seen
-}
-
-pub(crate) async fn workers() -> Vec<Bench> {
-    benches(WORKERS).await
 }
 
 /// Plays all cases, and gives what became of them.
