@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::plan::{Case, Outcome, all_is_well, clean, is_exhaustive, play_all, steps};
+use crate::plan::{Case, Outcome, all_is_well, clean, play_all, soak, spread, steps};
 use crate::postgres_support::proxy::{Cut, Direction, Fault, Passed, Seen};
 use crate::rig::benches;
 use crate::script::{STEPS, Temper};
@@ -28,15 +28,17 @@ fn exhaustive(clean: &Seen) -> Vec<Case> {
     let mut cases = Vec::new();
     for direction in DIRECTIONS {
         for at in 0..passed(clean, direction).len() {
-            for cut in cuts(direction) {
-                for temper in [Temper::Hasty, Temper::Patient] {
-                    let fault = Some(Fault::Cut(direction, at, cut));
-                    cases.push(Case { fault, temper });
-                }
+            for (number, cut) in cuts(direction).enumerate() {
+                let temper = match (at + number) % 2 {
+                    0 => Temper::Hasty,
+                    _ => Temper::Patient,
+                };
+                let fault = Some(Fault::Cut(direction, at, cut));
+                cases.push(Case { fault, temper });
             }
         }
     }
-    cases
+    spread(cases)
 }
 
 /// Each step in every way, in one direction or the other, at another message of it each time.
@@ -72,11 +74,13 @@ fn sample(clean: &Seen) -> Vec<Case> {
 async fn the_network_may_break_at_every_message() {
     let benches = benches(16).await;
     let clean = clean(&benches).await;
-    let cases = match is_exhaustive() {
-        true => exhaustive(&clean),
-        false => sample(&clean),
+    let cases = match soak() {
+        Some(_) => exhaustive(&clean),
+        None => sample(&clean),
     };
+    let all = cases.len();
     let outcomes = play_all(&benches, cases).await;
+    println!("{} of {all} cases were played", outcomes.len());
     report(&clean, &outcomes);
     all_is_well(&outcomes);
 

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::join_all;
@@ -26,9 +27,23 @@ pub(crate) struct Outcome {
     pub(crate) verdict: Result<(), String>,
 }
 
-/// Whether everything is to be tried: that takes long.
-pub(crate) fn is_exhaustive() -> bool {
-    std::env::var("FLOWSTREAM_SOAK").is_ok_and(|minutes| minutes != "0")
+/// For how long everything is to be tried, if it is.
+pub(crate) fn soak() -> Option<Duration> {
+    let minutes = std::env::var("FLOWSTREAM_SOAK").ok()?;
+    let minutes: u64 = minutes
+        .parse()
+        .expect("FLOWSTREAM_SOAK is a number of minutes");
+    (minutes > 0).then(|| Duration::from_secs(60 * minutes))
+}
+
+/// In an order in which what is tried first is spread over all.
+pub(crate) fn spread(cases: Vec<Case>) -> Vec<Case> {
+    let mut numbered: Vec<(u64, Case)> = (0_u64..)
+        .map(|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        .zip(cases)
+        .collect();
+    numbered.sort_by_key(|(number, _)| *number);
+    numbered.into_iter().map(|(_, case)| case).collect()
 }
 
 /// What a run without a fault does.
@@ -47,10 +62,14 @@ pub(crate) async fn clean(benches: &[Bench]) -> Seen {
     seen
 }
 
-/// Plays all cases, and gives what became of them.
+/// Plays all cases, or as many as there is time for, and gives what became of them.
 pub(crate) async fn play_all(benches: &[Bench], cases: Vec<Case>) -> Vec<Outcome> {
     let queue = Mutex::new(VecDeque::from(cases));
-    let next = || queue.lock().unwrap().pop_front();
+    let until = soak().map(|time| Instant::now() + time);
+    let next = || {
+        let has_time = until.is_none_or(|until| Instant::now() < until);
+        queue.lock().unwrap().pop_front().filter(|_| has_time)
+    };
     // The work is in tasks of the storages and the proxies.
     let players = benches.iter().map(async |bench| {
         let mut outcomes = Vec::new();

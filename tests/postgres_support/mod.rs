@@ -219,7 +219,12 @@ impl Cluster {
 
     /// The same, but an error of the server is given.
     pub fn try_psql(&self, database: &str, sql: &str) -> Result<String, String> {
-        try_run(&mut psql(&self.url(database), sql))
+        self.try_psql_at(&self.url(database), sql)
+    }
+
+    /// The same by another way.
+    pub fn try_psql_at(&self, url: &str, sql: &str) -> Result<String, String> {
+        try_run(&mut psql(url, sql))
     }
 
     /// Waits until nobody else is connected to a database.

@@ -277,6 +277,7 @@ pub(crate) async fn poll_at_most<F: Future>(polls: usize, future: F) -> Option<F
 
 thread_local! {
     static UNWOKEN: Cell<usize> = const { Cell::new(16) };
+    static IS_WOKEN_LAST: Cell<bool> = const { Cell::new(false) };
 }
 
 /// So many polls of [`drop_after`] come whether the future was woken or not. Where each call goes to a
@@ -285,8 +286,18 @@ pub(crate) fn poll_unwoken(polls: usize) {
     UNWOKEN.set(polls);
 }
 
+/// Whether [`drop_after`] drops a future that was polled only once it is woken again, or is not for a
+/// while: what it waited for is there then, and nobody takes it.
+pub(crate) fn drop_woken(is_woken: bool) {
+    IS_WOKEN_LAST.set(is_woken);
+}
+
 /// Polls a future so many times, the first of them whether it was woken or not, and drops it then.
 /// One that waits for a thread is not spun.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a server takes its time from the machine"
+)]
 pub(crate) async fn drop_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
     let mut future = Box::pin(future);
     let woken = Arc::new(Woken(tokio::sync::Notify::new()));
@@ -300,6 +311,10 @@ pub(crate) async fn drop_after<F: Future>(polls: usize, future: F) -> Option<F::
             return Some(output);
         }
         tokio::task::yield_now().await;
+    }
+    if polls > 0 && IS_WOKEN_LAST.get() {
+        const A_WHILE: Duration = Duration::from_millis(50);
+        let _ = tokio::time::timeout(A_WHILE, woken.0.notified()).await;
     }
     None
 }
