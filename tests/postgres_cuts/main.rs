@@ -7,6 +7,7 @@
 #![cfg(feature = "postgres")]
 
 mod check;
+mod consuming;
 mod cuts;
 mod errors;
 mod framing;
