@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::plan::{Case, Outcome, all_is_well, clean, play_all, soak, spread, steps};
+use crate::plan::{Case, Outcome, all_is_well, clean, play_all, steps};
 use crate::postgres_support::proxy::{Cut, Direction, Fault, Passed, Seen};
 use crate::rig::benches;
 use crate::script::{STEPS, Temper};
@@ -38,7 +38,7 @@ fn exhaustive(clean: &Seen) -> Vec<Case> {
             }
         }
     }
-    spread(cases)
+    cases
 }
 
 /// Each step in every way, in one direction or the other, at another message of it each time.
@@ -74,13 +74,7 @@ fn sample(clean: &Seen) -> Vec<Case> {
 async fn the_network_may_break_at_every_message() {
     let benches = benches(16).await;
     let clean = clean(&benches).await;
-    let cases = match soak() {
-        Some(_) => exhaustive(&clean),
-        None => sample(&clean),
-    };
-    let all = cases.len();
-    let outcomes = play_all(&benches, cases).await;
-    println!("{} of {all} cases were played", outcomes.len());
+    let outcomes = play_all(&benches, sample(&clean), || exhaustive(&clean)).await;
     report(&clean, &outcomes);
     all_is_well(&outcomes);
 
@@ -150,7 +144,7 @@ async fn who_forgets_the_id_writes_twice_and_is_found_out() {
             temper: Temper::Forgetful,
         })
     });
-    let outcomes = play_all(&benches, cases.collect()).await;
+    let outcomes = play_all(&benches, cases.collect(), Vec::new).await;
     let in_doubt = outcomes.iter().filter(|it| it.book.doubts > 0);
     let (mut met, mut found) = (0, 0);
     for outcome in in_doubt {

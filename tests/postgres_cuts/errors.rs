@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use flowstream::ErrorKind;
 
-use crate::plan::{Case, Outcome, all_is_well, clean, play_all, soak, spread};
+use crate::plan::{Case, Outcome, all_is_well, clean, play_all};
 use crate::postgres_support::proxy::{Fault, Seen, When};
 use crate::rig::benches;
 use crate::script::{Book, STEPS, Temper};
@@ -61,7 +61,7 @@ fn exhaustive(clean: &Seen) -> Vec<Case> {
             }
         }
     }
-    spread(cases)
+    cases
 }
 
 /// Each statement the first two times, when it is prepared and when it runs mostly, with the next
@@ -122,18 +122,12 @@ fn follows(kind: ErrorKind) -> bool {
 async fn the_server_may_fail_at_every_statement() {
     let benches = benches(8).await;
     let clean = clean(&benches).await;
-    let cases = match soak() {
-        Some(_) => exhaustive(&clean),
-        None => sample(&clean),
-    };
-    let all = cases.len();
-    let mut outcomes = play_all(&benches, cases).await;
+    let mut outcomes = play_all(&benches, sample(&clean), || exhaustive(&clean)).await;
     for outcome in &mut outcomes {
         if outcome.verdict.is_ok() {
             outcome.verdict = is_as_told(outcome);
         }
     }
-    println!("{} of {all} cases were played", outcomes.len());
     report(&clean, &outcomes);
     all_is_well(&outcomes);
 

@@ -28,7 +28,7 @@ pub(crate) struct Outcome {
 }
 
 /// For how long everything is to be tried, if it is.
-pub(crate) fn soak() -> Option<Duration> {
+fn soak() -> Option<Duration> {
     let minutes = std::env::var("FLOWSTREAM_SOAK").ok()?;
     let minutes: u64 = minutes
         .parse()
@@ -36,14 +36,19 @@ pub(crate) fn soak() -> Option<Duration> {
     (minutes > 0).then(|| Duration::from_secs(60 * minutes))
 }
 
-/// In an order in which what is tried first is spread over all.
-pub(crate) fn spread(cases: Vec<Case>) -> Vec<Case> {
-    let mut numbered: Vec<(u64, Case)> = (0_u64..)
-        .map(|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15))
-        .zip(cases)
-        .collect();
+/// All of them, in an order in which what is tried first is spread over all.
+fn spread(cases: Vec<Case>) -> Vec<Case> {
+    let mut numbered: Vec<(u64, Case)> = (0_u64..).map(scatter).zip(cases).collect();
     numbered.sort_by_key(|(number, _)| *number);
     numbered.into_iter().map(|(_, case)| case).collect()
+}
+
+/// A number that looks random (SplitMix64).
+fn scatter(number: u64) -> u64 {
+    let z = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
 /// What a run without a fault does.
@@ -62,13 +67,27 @@ pub(crate) async fn clean(benches: &[Bench]) -> Seen {
     seen
 }
 
-/// Plays all cases, or as many as there is time for, and gives what became of them.
-pub(crate) async fn play_all(benches: &[Bench], cases: Vec<Case>) -> Vec<Outcome> {
+/// Plays these cases, and then as many of all as there is time for in a soak; gives what became of
+/// them.
+pub(crate) async fn play_all(
+    benches: &[Bench],
+    sample: Vec<Case>,
+    all: impl FnOnce() -> Vec<Case>,
+) -> Vec<Outcome> {
+    let mut cases = sample;
+    let (always, until) = (cases.len(), soak().map(|time| Instant::now() + time));
+    if until.is_some() {
+        cases.extend(spread(all()));
+    }
+    let count = cases.len();
     let queue = Mutex::new(VecDeque::from(cases));
-    let until = soak().map(|time| Instant::now() + time);
     let next = || {
-        let has_time = until.is_none_or(|until| Instant::now() < until);
-        queue.lock().unwrap().pop_front().filter(|_| has_time)
+        let mut queue = queue.lock().unwrap();
+        let is_over = until.is_some_and(|until| Instant::now() >= until);
+        let is_enough = count - queue.len() >= always;
+        (!is_over || !is_enough)
+            .then(|| queue.pop_front())
+            .flatten()
     };
     // The work is in tasks of the storages and the proxies.
     let players = benches.iter().map(async |bench| {
@@ -78,7 +97,9 @@ pub(crate) async fn play_all(benches: &[Bench], cases: Vec<Case>) -> Vec<Outcome
         }
         outcomes
     });
-    join_all(players).await.into_iter().flatten().collect()
+    let outcomes: Vec<Outcome> = join_all(players).await.into_iter().flatten().collect();
+    println!("{} of {count} cases were played", outcomes.len());
+    outcomes
 }
 
 async fn play(bench: &Bench, case: Case) -> Outcome {
