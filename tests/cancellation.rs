@@ -1,6 +1,13 @@
 //! Every public future is dropped after each number of polls, until it is ready before that; then
 //! everything works, and nothing is lost or doubled beyond what is documented.
 
+#[path = "cancellation/newer.rs"]
+mod newer;
+#[cfg(feature = "postgres")]
+#[path = "cancellation/postgres.rs"]
+mod postgres;
+#[cfg(feature = "postgres")]
+mod postgres_support;
 mod support;
 
 use std::time::Duration;
@@ -28,15 +35,28 @@ impl Drop for Place<'_> {
 async fn cancel(url: &str, name: &str, operation: impl AsyncFn(&World, usize) -> bool) -> usize {
     for polls in 0..1000 {
         let place = Place(url, name, polls);
-        let world = world_on(url, |options| options.retry_for(Duration::ZERO)).await;
-        world.faulty.hesitate(YIELDS);
+        let world = new_world(url).await;
         let ready = operation(&world, polls).await;
+        #[cfg(feature = "postgres")]
+        if url.starts_with("postgres") {
+            postgres::leaves_nothing(url, world).await;
+        }
         drop(place);
         if ready {
             return polls;
         }
     }
     panic!("{name} is never ready");
+}
+
+async fn new_world(url: &str) -> World {
+    #[cfg(feature = "postgres")]
+    if url.starts_with("postgres") {
+        return postgres::world(url).await;
+    }
+    let world = world_on(url, |options| options.retry_for(Duration::ZERO)).await;
+    world.faulty.hesitate(YIELDS);
+    world
 }
 
 async fn flush(producer: &mut flowstream::Producer) {
@@ -88,7 +108,7 @@ async fn producers(url: &str) -> usize {
             producer.feed("1".into()).await.unwrap();
             flush(&mut producer).await;
             world.faulty.heal();
-            quiet().await;
+            world.rest().await;
             let first = usize::from(polls == 0);
             assert_eq!(world.bodies("orders").await, ["0", "1"][first..]);
             ready.is_some()
@@ -107,7 +127,7 @@ async fn producers(url: &str) -> usize {
             let ready = drop_after(polls, producer.feed("2".into())).await;
             flush(&mut producer).await;
             world.faulty.heal();
-            quiet().await;
+            world.rest().await;
             let bodies = world.bodies("orders").await;
             // It was taken once there was room, and only then.
             let taken = if ready.is_some() { 3 } else { 2 };
@@ -123,7 +143,7 @@ async fn producers(url: &str) -> usize {
             producer.feed("1".into()).await.unwrap();
             flush(&mut producer).await;
             world.faulty.heal();
-            quiet().await;
+            world.rest().await;
             assert_eq!(world.bodies("orders").await, ["0", "1"]);
             ready.is_some()
         })
@@ -135,7 +155,7 @@ async fn producers(url: &str) -> usize {
             let ready = drop_after(polls, producer.close()).await;
             while soon("the close", producer.close()).await.is_err() {}
             world.faulty.heal();
-            quiet().await;
+            world.rest().await;
             assert_eq!(world.bodies("orders").await, ["0"]);
             assert!(producer.send("1".into()).await.is_err());
             ready.is_some()
@@ -157,7 +177,7 @@ async fn producers(url: &str) -> usize {
             flush(&mut producer).await;
             let left = source.count().await;
             world.faulty.heal();
-            quiet().await;
+            world.rest().await;
             let bodies = world.bodies("orders").await;
             let taken = 7 - left as u64;
             // The adapter itself holds one while it waits for room.
@@ -178,7 +198,7 @@ async fn producers(url: &str) -> usize {
             flush(&mut producer).await;
             append(&mut producer, Message::new("2")).await;
             world.faulty.heal();
-            quiet().await;
+            world.rest().await;
             let bodies = world.bodies("orders").await;
             if bodies.len() == 2 {
                 assert_eq!(bodies, ["0", "2"]);
@@ -202,7 +222,7 @@ async fn producers(url: &str) -> usize {
             let ready = drop_after(polls, producer.append(batch)).await;
             append(&mut producer, Message::new("1")).await;
             world.faulty.heal();
-            quiet().await;
+            world.rest().await;
             let mut bodies = world.bodies("orders").await;
             bodies.sort();
             assert!(
@@ -322,7 +342,7 @@ async fn consumers(url: &str) -> usize {
                 };
                 drop(other);
                 let ready = drop_after(polls, commit).await;
-                quiet().await;
+                world.rest().await;
                 soon("the shutdown", consumer.control().shutdown()).await;
                 let done = u64::from(polls > 0) * if through { 2 } else { 1 };
                 // A failed write of a commit goes with the next, if there is one.
@@ -374,7 +394,7 @@ async fn consumers(url: &str) -> usize {
         };
         let ready = drop_after(polls, relaying).await;
         flush(&mut producer).await;
-        quiet().await;
+        world.rest().await;
         let done = world.position("in", "relay").await;
         assert_eq!(world.bodies("out").await, numbers(done));
         // What was handed out and dropped is left to the next consumer.
@@ -464,10 +484,20 @@ async fn admin(url: &str) -> usize {
     points
 }
 
+async fn all(url: &str) -> usize {
+    let points = [
+        producers(url).await,
+        consumers(url).await,
+        admin(url).await,
+        newer::consumers(url).await,
+        newer::operators(url).await,
+    ];
+    points.iter().sum()
+}
+
 #[tokio::test]
 async fn nothing_is_lost_at_any_await_point() {
     for url in STORAGES {
-        let points = [producers(url).await, consumers(url).await, admin(url).await];
-        println!("{url} cancel points: {}", points.iter().sum::<usize>());
+        println!("{url} cancel points: {}", all(url).await);
     }
 }

@@ -227,7 +227,12 @@ impl Cluster {
 
     /// The same, but an error of the server is given.
     pub fn try_psql(&self, database: &str, sql: &str) -> Result<String, String> {
-        try_run(&mut psql(&self.url(database), sql))
+        self.try_psql_at(&self.url(database), sql)
+    }
+
+    /// The same by another way.
+    pub fn try_psql_at(&self, url: &str, sql: &str) -> Result<String, String> {
+        try_run(&mut psql(url, sql))
     }
 
     /// Waits until nobody else is connected to a database.
@@ -287,6 +292,28 @@ impl Cluster {
         wait("the standby catches up", || {
             self.psql("postgres", &replayed).trim() == "t"
         });
+    }
+
+    /// A new role that has to give its password, so that logging in takes a message more. It may do
+    /// everything.
+    pub fn role_with_password(&self, role: &str, password: &str, method: &str) {
+        let encryption = if method == "md5" {
+            "md5"
+        } else {
+            "scram-sha-256"
+        };
+        self.psql(
+            "postgres",
+            &format!(
+                "SET password_encryption = '{encryption}'; \
+                 CREATE ROLE {role} SUPERUSER LOGIN PASSWORD '{password}'"
+            ),
+        );
+        let path = self.data().join("pg_hba.conf");
+        let others = fs::read_to_string(&path).expect("who may log in");
+        let rule = format!("host all {role} 127.0.0.1/32 {method}\n");
+        fs::write(&path, rule + &others).expect("who may log in is written");
+        self.psql("postgres", "SELECT pg_reload_conf()");
     }
 
     /// Makes a standby the primary.

@@ -1,11 +1,22 @@
-//! A network that fails when it is told to.
+//! A network that fails when it is told to: as a whole, or at one message of PostgreSQL's protocol.
 
 use std::sync::Arc;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+mod connection;
+mod fault;
+mod frames;
+
+#[allow(unused_imports, reason = "not every test needs all of it")]
+pub use fault::{Cut, Direction, Fault, Fired, Passed, Seen, Sent, When};
+#[allow(unused_imports, reason = "not every test needs all of it")]
+pub use frames::Tag;
+
+use connection::Connection;
+use fault::Wire;
 
 /// What the network does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,6 +35,7 @@ pub struct Proxy {
     port: u16,
     server: watch::Sender<u16>,
     network: Arc<watch::Sender<Network>>,
+    wire: Arc<Wire>,
     task: JoinHandle<()>,
 }
 
@@ -32,8 +44,9 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let network = Arc::new(watch::Sender::new(Network::Works));
+        let wire = Arc::new(Wire::new());
         let (server, mut to) = watch::channel(server);
-        let state = network.clone();
+        let (state, shared) = (network.clone(), wire.clone());
         let task = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if *state.borrow() == Network::Cut {
@@ -44,10 +57,10 @@ impl Proxy {
                     continue;
                 };
                 let mut moved = to.clone();
-                let carried = carry(client, server, state.subscribe());
+                let carried = Connection::new(client, server, shared.clone(), state.subscribe());
                 tokio::spawn(async move {
                     tokio::select! {
-                        () = carried => {}
+                        () = carried.run() => {}
                         _ = moved.changed() => {}
                     }
                 });
@@ -57,6 +70,7 @@ impl Proxy {
             port,
             server,
             network,
+            wire,
             task,
         }
     }
@@ -70,51 +84,42 @@ impl Proxy {
         self.server.send_replace(server);
     }
 
+    /// Counts from now on, and breaks this once.
+    pub fn arm(&self, fault: Option<Fault>) {
+        self.wire.arm(fault);
+    }
+
+    /// What is counted from now on is of this step of a test.
+    pub fn set_step(&self, step: usize) {
+        self.wire.set_step(step);
+    }
+
+    /// Nothing breaks any more. Connections that are broken without anybody being told end.
+    pub fn heal(&self) {
+        self.wire.heal();
+    }
+
+    /// What was counted since it was armed.
+    pub fn seen(&self) -> Seen {
+        self.wire.seen()
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     pub fn url(&self, database: &str) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+        self.url_as("postgres", database)
+    }
+
+    /// `role` may have a password behind a colon.
+    pub fn url_as(&self, role: &str, database: &str) -> String {
+        format!("postgres://{role}@127.0.0.1:{}/{database}", self.port)
     }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.task.abort();
-    }
-}
-
-async fn carry(client: TcpStream, server: TcpStream, mut network: watch::Receiver<Network>) {
-    let (mut from_client, mut to_client) = client.into_split();
-    let (mut from_server, mut to_server) = server.into_split();
-    let mut asked = network.clone();
-    let requests = async {
-        let mut buffer = vec![0; 64 << 10];
-        while let Ok(count @ 1..) = from_client.read(&mut buffer).await {
-            if asked
-                .wait_for(|state| *state != Network::Silent)
-                .await
-                .is_err()
-                || to_server.write_all(&buffer[..count]).await.is_err()
-            {
-                return;
-            }
-        }
-    };
-    let mut answered = network.clone();
-    let answers = async {
-        let mut buffer = vec![0; 64 << 10];
-        while let Ok(count @ 1..) = from_server.read(&mut buffer).await {
-            let state = answered.wait_for(|state| *state != Network::Silent).await;
-            let state = state.map_or(Network::Cut, |state| *state);
-            if state == Network::LosesAnswers {
-                return;
-            }
-            if to_client.write_all(&buffer[..count]).await.is_err() {
-                return;
-            }
-        }
-    };
-    tokio::select! {
-        () = requests => {}
-        () = answers => {}
-        _ = network.wait_for(|state| *state == Network::Cut) => {}
     }
 }

@@ -111,6 +111,24 @@ struct Shared {
     /// As many appends at once, in place of what the storage inside says.
     depth: AtomicUsize,
     dice: Option<Arc<dyn Dice>>,
+    /// The calls that are under way, those that nobody waits for too.
+    under_way: AtomicUsize,
+}
+
+/// A call that is under way.
+struct UnderWay(Arc<Shared>);
+
+impl UnderWay {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.under_way.fetch_add(1, Ordering::SeqCst);
+        Self(shared.clone())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 struct Plan {
@@ -142,6 +160,7 @@ impl Faulty {
             held: AtomicUsize::new(0),
             depth: AtomicUsize::new(0),
             dice,
+            under_way: AtomicUsize::new(0),
         }))
     }
 
@@ -204,6 +223,11 @@ impl Faulty {
         self.0.held.load(Ordering::SeqCst)
     }
 
+    /// The number of calls that are under way now, those that nobody waits for too.
+    pub(crate) fn under_way(&self) -> usize {
+        self.0.under_way.load(Ordering::SeqCst)
+    }
+
     /// Makes each call Pending so many times before and after its work.
     pub(crate) fn hesitate(&self, yields: usize) {
         self.0.yields.store(yields, Ordering::SeqCst);
@@ -238,6 +262,7 @@ impl Faulty {
         Box::pin(async move {
             let (shared, inner) = (self.0.clone(), self.inner().clone());
             let yields = shared.yields.load(Ordering::SeqCst);
+            let under_way = UnderWay::new(&shared);
             let (fault, number) = shared.begin(call);
             let dice = shared.dice.clone();
             let work = move |inner| {
@@ -250,6 +275,7 @@ impl Faulty {
                 None if yields == 0 => work(inner).await,
                 None => {
                     finish(tokio::spawn(async move {
+                        let _under_way = under_way;
                         hesitate(yields).await;
                         let result = work(inner).await;
                         hesitate(yields).await;
@@ -267,6 +293,7 @@ impl Faulty {
                 }
                 Some(Fault::Hold) => {
                     finish(tokio::spawn(async move {
+                        let _under_way = under_way;
                         shared.hold().await;
                         work(inner).await
                     }))
@@ -274,6 +301,7 @@ impl Faulty {
                 }
                 Some(Fault::Late) => {
                     tokio::spawn(async move {
+                        let _under_way = under_way;
                         shared.hold().await;
                         work(inner).await
                     });

@@ -4,6 +4,7 @@
 
 mod faulty;
 
+use std::cell::Cell;
 use std::future::Future;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -90,6 +91,24 @@ impl World {
             self.clock.advance(time / steps);
             quiet().await;
         }
+    }
+
+    /// Lets all tasks run until they have nothing to do and no call of the storage is under way.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a server takes its time from the machine"
+    )]
+    pub(crate) async fn rest(&self) {
+        soon("rest", async {
+            loop {
+                quiet().await;
+                if self.faulty.under_way() == 0 {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_micros(200)).await;
+            }
+        })
+        .await;
     }
 
     /// Appends messages with the bodies 0, 1, 2 … in one batch, past all faults.
@@ -222,7 +241,7 @@ pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) 
     .await;
 }
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Lets all other tasks of this thread run until they have nothing to do.
 pub(crate) async fn quiet() {
@@ -256,14 +275,35 @@ pub(crate) async fn poll_at_most<F: Future>(polls: usize, future: F) -> Option<F
     None
 }
 
+thread_local! {
+    static UNWOKEN: Cell<usize> = const { Cell::new(16) };
+    static IS_WOKEN_LAST: Cell<bool> = const { Cell::new(false) };
+}
+
+/// So many polls of [`drop_after`] come whether the future was woken or not. Where each call goes to a
+/// server, there are few that matter.
+pub(crate) fn poll_unwoken(polls: usize) {
+    UNWOKEN.set(polls);
+}
+
+/// Whether [`drop_after`] drops a future that was polled only once it is woken again, or is not for a
+/// while: what it waited for is there then, and nobody takes it.
+pub(crate) fn drop_woken(is_woken: bool) {
+    IS_WOKEN_LAST.set(is_woken);
+}
+
 /// Polls a future so many times, the first of them whether it was woken or not, and drops it then.
 /// One that waits for a thread is not spun.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a server takes its time from the machine"
+)]
 pub(crate) async fn drop_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
     let mut future = Box::pin(future);
     let woken = Arc::new(Woken(tokio::sync::Notify::new()));
     let waker = futures::task::waker(woken.clone());
     for poll in 0..polls {
-        if poll > 16 {
+        if poll > UNWOKEN.get() {
             soon("a wake", woken.0.notified()).await;
         }
         let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
@@ -271,6 +311,10 @@ pub(crate) async fn drop_after<F: Future>(polls: usize, future: F) -> Option<F::
             return Some(output);
         }
         tokio::task::yield_now().await;
+    }
+    if polls > 0 && IS_WOKEN_LAST.get() {
+        const A_WHILE: Duration = Duration::from_millis(50);
+        let _ = tokio::time::timeout(A_WHILE, woken.0.notified()).await;
     }
     None
 }

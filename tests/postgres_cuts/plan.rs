@@ -1,0 +1,153 @@
+//! Which faults are tried, and running them.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::panic::AssertUnwindSafe;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use futures::future::join_all;
+
+use crate::check::check;
+use crate::postgres_support::proxy::{Fault, Seen};
+use crate::rig::Bench;
+use crate::script::{Book, STEPS, Script, Temper};
+
+#[derive(Clone, Debug)]
+pub(crate) struct Case {
+    pub(crate) fault: Option<Fault>,
+    pub(crate) temper: Temper,
+}
+
+pub(crate) struct Outcome {
+    pub(crate) case: Case,
+    pub(crate) seen: Seen,
+    pub(crate) book: Book,
+    pub(crate) verdict: Result<(), String>,
+}
+
+/// For how long everything is to be tried, if it is.
+fn soak() -> Option<Duration> {
+    let minutes = std::env::var("FLOWSTREAM_SOAK").ok()?;
+    let minutes: u64 = minutes
+        .parse()
+        .expect("FLOWSTREAM_SOAK is a number of minutes");
+    (minutes > 0).then(|| Duration::from_secs(60 * minutes))
+}
+
+/// All of them, in an order in which what is tried first is spread over all.
+fn spread(cases: Vec<Case>) -> Vec<Case> {
+    let mut numbered: Vec<(u64, Case)> = (0_u64..).map(scatter).zip(cases).collect();
+    numbered.sort_by_key(|(number, _)| *number);
+    numbered.into_iter().map(|(_, case)| case).collect()
+}
+
+/// A number that looks random (SplitMix64).
+fn scatter(number: u64) -> u64 {
+    let z = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// What a run without a fault does.
+pub(crate) async fn clean(benches: &[Bench]) -> Seen {
+    let case = Case {
+        fault: None,
+        temper: Temper::Hasty,
+    };
+    let mut seen = Seen::default();
+    // The server's caches are cold the first time.
+    for _ in 0..2 {
+        let outcome = play(&benches[0], case.clone()).await;
+        assert_eq!(outcome.verdict, Ok(()), "without a fault");
+        seen = outcome.seen;
+    }
+    seen
+}
+
+/// Plays these cases, and then as many of all as there is time for in a soak; gives what became of
+/// them.
+pub(crate) async fn play_all(
+    benches: &[Bench],
+    sample: Vec<Case>,
+    all: impl FnOnce() -> Vec<Case>,
+) -> Vec<Outcome> {
+    let mut cases = sample;
+    let (always, until) = (cases.len(), soak().map(|time| Instant::now() + time));
+    if until.is_some() {
+        cases.extend(spread(all()));
+    }
+    let count = cases.len();
+    let queue = Mutex::new(VecDeque::from(cases));
+    let next = || {
+        let mut queue = queue.lock().unwrap();
+        let is_over = until.is_some_and(|until| Instant::now() >= until);
+        let is_enough = count - queue.len() >= always;
+        (!is_over || !is_enough)
+            .then(|| queue.pop_front())
+            .flatten()
+    };
+    // The work is in tasks of the storages and the proxies.
+    let players = benches.iter().map(async |bench| {
+        let mut outcomes = Vec::new();
+        while let Some(case) = next() {
+            outcomes.push(play(bench, case).await);
+        }
+        outcomes
+    });
+    let outcomes: Vec<Outcome> = join_all(players).await.into_iter().flatten().collect();
+    println!("{} of {count} cases were played", outcomes.len());
+    outcomes
+}
+
+async fn play(bench: &Bench, case: Case) -> Outcome {
+    let run = bench.next_run();
+    let mut script = Script::new(bench, run, case.temper);
+    bench.proxy.arm(case.fault.clone());
+    let running = AssertUnwindSafe(script.run()).catch_unwind().await;
+    bench.proxy.heal();
+    let seen = bench.proxy.seen();
+    let Script { book, names, .. } = script;
+    let verdict = match running {
+        Ok(()) => check(bench, run, &names, &book).await,
+        Err(_) => Err("it panicked: see above".to_owned()),
+    };
+    Outcome {
+        case,
+        seen,
+        book,
+        verdict,
+    }
+}
+
+/// Panics if something went wrong, and says where.
+pub(crate) fn all_is_well(outcomes: &[Outcome]) {
+    let wrong = outcomes.iter().filter_map(|outcome| {
+        let wrong = outcome.verdict.as_ref().err()?;
+        let fired = outcome.seen.fired.as_ref();
+        let place = fired.map(|fired| (STEPS[fired.step], fired.tag, &fired.essence));
+        Some(format!(
+            "{:?}, which struck at {place:?}: {wrong}; told: {:#?}",
+            outcome.case, outcome.book.errors
+        ))
+    });
+    let wrong: Vec<String> = wrong.collect();
+    assert!(
+        wrong.is_empty(),
+        "{} of {}:\n{}",
+        wrong.len(),
+        outcomes.len(),
+        wrong.join("\n")
+    );
+}
+
+/// Where in a sequence each step stands.
+pub(crate) fn steps<T>(passed: &[T], step: impl Fn(&T) -> usize) -> Vec<Range<usize>> {
+    let find = |number| passed.iter().position(|passed| step(passed) >= number);
+    let start = |number| find(number).unwrap_or(passed.len());
+    (0..STEPS.len())
+        .map(|number| start(number)..start(number + 1))
+        .collect()
+}
