@@ -5,7 +5,7 @@
 mod errors;
 mod images;
 #[path = "../../../../../tests/support/random.rs"]
-mod random;
+pub(super) mod random;
 mod script;
 
 use std::collections::BTreeMap;
