@@ -68,7 +68,8 @@ pub(crate) fn file(data: &[u8]) {
         }
     }
     if let [a, b, c] = rest[..] {
-        file.truncate(u32::from_le_bytes([a, b, c, 0]) as usize);
+        // Nothing at all would be a file that is still to be made.
+        file.truncate(1 + u32::from_le_bytes([a, b, c, 0]) as usize);
     }
     std::fs::write(&path, file).unwrap();
     let found = look(&path);

@@ -114,3 +114,31 @@ async fn pages_that_are_another_zeroes_or_random_are_an_error_or_do_not_matter()
         assert!(errors > 20, "{errors}");
     }
 }
+
+/// A stream or group that is not found would be made anew.
+#[tokio::test]
+async fn a_name_that_changed_is_an_error_and_not_something_that_is_missing() {
+    let place = Place {
+        is_trusting: true,
+        ..Place::swift()
+    };
+    let (file, expected) = sound(&place).await;
+    let mut errors = 0;
+    for name in [&b"orders"[..], b"billing"] {
+        let places = file.windows(name.len()).enumerate();
+        let places: Vec<usize> = places
+            .filter(|(_, at)| *at == name)
+            .map(|(at, _)| at)
+            .collect();
+        for at in places.into_iter().flat_map(|at| at..at + name.len()) {
+            let mut damaged = file.clone();
+            damaged[at] ^= 1;
+            match look(&place, &damaged).await {
+                // A page that is not in use.
+                Some(found) => assert!(found == expected, "{} bodies", found.len()),
+                None => errors += 1,
+            }
+        }
+    }
+    assert!(errors >= 13, "{errors}");
+}
