@@ -159,8 +159,9 @@ async fn child() {
         "limit" => {
             fill(path, || {
                 let me = std::process::id().to_string();
-                let raised = Command::new("prlimit").args(["--pid", &me, "--fsize=unlimited:"]);
-                assert!(raised.status().unwrap().success());
+                let mut raise = Command::new("prlimit");
+                raise.args(["--pid", &me, "--fsize=unlimited:"]);
+                assert!(raise.status().unwrap().success());
             })
             .await;
         }
