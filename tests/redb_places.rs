@@ -2,6 +2,10 @@
 //! nothing, and goes on when there is room. The test runs itself as a child where it needs another
 //! process.
 #![cfg(all(unix, feature = "redb"))]
+#![allow(
+    clippy::single_range_in_vec_init,
+    reason = "a list of one range is meant"
+)]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -3,6 +3,10 @@
 //! went, or it is refused with an error that says why, nothing is written, and the next call works.
 //!
 //! `FLOWSTREAM_SOAK=minutes` goes on with other seeds.
+#![allow(
+    clippy::single_range_in_vec_init,
+    reason = "a list of one range is meant"
+)]
 
 #[cfg(feature = "postgres")]
 #[path = "../postgres_support/mod.rs"]
