@@ -107,6 +107,9 @@ mod dead_letter;
 mod delivery;
 mod error;
 mod flow;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod headers;
 mod message;
 mod name;

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test takes what it needs")]
 
 mod faulty;
+mod random;
 
 use std::cell::Cell;
 use std::future::Future;
@@ -18,6 +19,8 @@ use futures::FutureExt;
 
 #[allow(unused_imports, reason = "each test takes what it needs")]
 pub(crate) use faulty::{Call, Dice, Fault, Faulty};
+#[allow(unused_imports, reason = "each test takes what it needs")]
+pub(crate) use random::Random;
 
 /// The storages that tests run on, by URL.
 pub(crate) const STORAGES: &[&str] = &[
@@ -324,29 +327,5 @@ struct Woken(tokio::sync::Notify);
 impl futures::task::ArcWake for Woken {
     fn wake_by_ref(woken: &Arc<Self>) {
         woken.0.notify_one();
-    }
-}
-
-/// Numbers that look random, the same for the same seed.
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0xd1b5_4a32_d192_ed03)
-    }
-
-    /// A number below this one (SplitMix64).
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % bound as u64) as usize
-    }
-
-    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
-        for at in (1..items.len()).rev() {
-            items.swap(at, self.below(at + 1));
-        }
     }
 }

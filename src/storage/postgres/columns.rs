@@ -145,28 +145,8 @@ impl<'r> Reader<'r> {
 
     /// The elements of an array without NULLs; none of one that is NULL itself.
     fn array<T: FromStr, const N: usize>(&mut self, binary: fn([u8; N]) -> T) -> Result<Vec<T>> {
-        const HEAD: usize = 20;
         let (format, bytes) = self.raw()?.unwrap_or((PgValueFormat::Binary, &[]));
-        if format == PgValueFormat::Text {
-            let text = std::str::from_utf8(bytes).ok();
-            let inside = text.and_then(|text| text.strip_prefix('{')?.strip_suffix('}'));
-            let inside = inside.ok_or_else(not_understood)?;
-            let elements = inside.split_terminator(',').map(str::parse);
-            let elements: Result<_, _> = elements.collect();
-            return elements.map_err(|_| not_understood());
-        }
-        let elements = bytes.get(HEAD..).unwrap_or_default();
-        let step = size_of::<u32>() + N;
-        if !elements.len().is_multiple_of(step) {
-            return Err(not_understood());
-        }
-        let elements = elements.chunks_exact(step).map(|element| {
-            let (len, value) = element.split_first_chunk()?;
-            let is_whole = u32::from_be_bytes(*len) as usize == N;
-            is_whole.then_some(binary(value.try_into().ok()?))
-        });
-        let elements: Option<Vec<T>> = elements.collect();
-        elements.ok_or_else(not_understood)
+        decode_array(format, bytes, binary).ok_or_else(not_understood)
     }
 
     /// A range of offsets in two columns.
@@ -252,6 +232,31 @@ fn put_column(encoded: &mut Vec<u8>, ends: &[u32], bytes: &[u8]) {
     encoded.put_slice(bytes);
 }
 
+fn decode_array<T: FromStr, const N: usize>(
+    format: PgValueFormat,
+    bytes: &[u8],
+    binary: fn([u8; N]) -> T,
+) -> Option<Vec<T>> {
+    const HEAD: usize = 20;
+    if format == PgValueFormat::Text {
+        let text = std::str::from_utf8(bytes).ok()?;
+        let inside = text.strip_prefix('{')?.strip_suffix('}')?;
+        let elements = inside.split_terminator(',').map(str::parse);
+        return elements.collect::<Result<_, _>>().ok();
+    }
+    let elements = bytes.get(HEAD..).unwrap_or_default();
+    let step = size_of::<u32>() + N;
+    if !elements.len().is_multiple_of(step) {
+        return None;
+    }
+    let elements = elements.chunks_exact(step).map(|element| {
+        let (len, value) = element.split_first_chunk()?;
+        let is_whole = u32::from_be_bytes(*len) as usize == N;
+        is_whole.then_some(binary(value.try_into().ok()?))
+    });
+    elements.collect()
+}
+
 /// As `bytea_output = hex` has it, which is the default.
 fn decode_hex(text: &[u8]) -> Option<Vec<u8>> {
     let (pairs, []) = text.strip_prefix(b"\\x")?.as_chunks() else {
@@ -300,6 +305,20 @@ fn damaged(base: i64) -> Error {
         ErrorKind::Data,
         format!("the batch at offset {base} is damaged: restore the database from a backup"),
     )
+}
+
+/// Values of columns, in both formats.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn fuzz(data: &[u8]) {
+    for format in [PgValueFormat::Binary, PgValueFormat::Text] {
+        let _ = decode_array(format, data, u32::from_be_bytes);
+        let _ = decode_array(format, data, u64::from_be_bytes);
+    }
+    let _ = decode_hex(data);
+    let ranges = std::str::from_utf8(data).ok().and_then(decode_ranges);
+    if let Some(ranges) = ranges {
+        assert_eq!(decode_ranges(&encode_ranges(&ranges)), Some(ranges));
+    }
 }
 
 #[cfg(test)]

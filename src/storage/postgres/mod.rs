@@ -34,7 +34,7 @@ pub(crate) use user::Outcome;
 
 mod append;
 mod cancel;
-mod columns;
+pub(crate) mod columns;
 mod connect;
 mod core;
 mod end;
@@ -48,7 +48,7 @@ mod members;
 mod options;
 mod outbox;
 mod schema;
-mod tell;
+pub(crate) mod tell;
 mod user;
 mod value;
 

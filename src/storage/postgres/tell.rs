@@ -188,6 +188,21 @@ pub(super) fn decode(tag: &str, text: &str) -> Option<Notification> {
     }
 }
 
+/// What a stranger writes to the channel.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn fuzz(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    if let Some(notification) = decode("me", text) {
+        let again = encode("you", &notification);
+        assert_eq!(
+            again.and_then(|text| decode("me", &text)),
+            Some(notification)
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,7 @@
 //! What is looked at when a file is opened without verifying it whole: that the small tables have
-//! as many entries as redb counted, and that no log ends before what was appended last. Damage in
-//! the middle of a log shows when it is read, as a gap.
+//! as many entries as redb counted, that each stream and group is found by its name and is sound, and
+//! that no log ends before what was appended last. Damage in the middle of a log shows when it is
+//! read, as a gap.
 
 use std::collections::HashMap;
 
@@ -9,7 +10,7 @@ use ::redb::{ReadableTableMetadata, TableDefinition, TableHandle, Value};
 
 use super::error::Fail;
 use super::tables::{
-    APPENDS, BATCHES, GROUPS, Head, META, REFUSED, STARTS, STREAMS, decode_append,
+    APPENDS, BATCHES, GROUPS, GroupRow, Head, META, REFUSED, STARTS, STREAMS, Stream, decode_append,
 };
 
 pub(super) fn audit(db: &Database) -> Result<(), Fail> {
@@ -20,6 +21,7 @@ pub(super) fn audit(db: &Database) -> Result<(), Fail> {
     count(&txn, GROUPS)?;
     count(&txn, APPENDS)?;
     count(&txn, REFUSED)?;
+    names(&txn)?;
     ends(&txn)
 }
 
@@ -37,6 +39,28 @@ fn count<K: Key, V: Value>(
         return Ok(());
     }
     Err(damaged(definition.name()))
+}
+
+/// One that is not found by its name would be made anew, and be empty.
+fn names(txn: &ReadTransaction) -> Result<(), Fail> {
+    let streams = txn.open_table(STREAMS)?;
+    for entry in streams.iter()? {
+        let (key, value) = entry?;
+        let name = key.value();
+        let is_sound = Stream::decode(name, value.value()).is_some();
+        if !is_sound || streams.get(name)?.is_none() {
+            return Err(damaged("streams"));
+        }
+    }
+    let groups = txn.open_table(GROUPS)?;
+    for entry in groups.iter()? {
+        let (key, value) = entry?;
+        let is_sound = GroupRow::decode(key.value(), value.value()).is_some();
+        if !is_sound || groups.get(key.value())?.is_none() {
+            return Err(damaged("groups"));
+        }
+    }
+    Ok(())
 }
 
 fn ends(txn: &ReadTransaction) -> Result<(), Fail> {

@@ -74,6 +74,11 @@ fn explain_redb(error: &redb::Error, path: &str) -> (ErrorKind, String) {
                  another path, or restore it from a backup"
             ),
         ),
+        // It was cut off, or what says where in it something is.
+        redb::Error::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => (
+            ErrorKind::Data,
+            format!("the file {path} is damaged, it ends too early: restore it from a backup"),
+        ),
         redb::Error::Io(error) => (
             ErrorKind::Unavailable,
             format!("the file {path} cannot be read or written now: {error}"),

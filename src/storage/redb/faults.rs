@@ -1,10 +1,11 @@
-//! A disk that fails when a test says so.
+//! A disk that fails when a test says so, and that remembers what was written to it.
 
-use std::fs::OpenOptions;
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ::redb::StorageBackend;
@@ -15,22 +16,104 @@ pub(super) struct Faults {
     /// Which of the operations that change the file fail, counted from 0.
     failing: Mutex<Range<u64>>,
     changes: AtomicU64,
+    /// Which of those that read it fail, counted from 0.
+    failing_reads: Mutex<Range<u64>>,
+    reads: AtomicU64,
     pub(super) syncs: AtomicU64,
+    /// A write that fails has written its first half.
+    tears: AtomicBool,
+    /// How many operations of each kind failed.
+    fired: Mutex<BTreeMap<&'static str, u64>>,
+    journal: Mutex<Option<Journal>>,
+}
+
+/// What was done to a file since a moment.
+#[derive(Debug, Default)]
+pub(super) struct Journal {
+    /// The file at that moment.
+    pub(super) before: Vec<u8>,
+    pub(super) changes: Vec<Change>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Change {
+    Write(u64, Vec<u8>),
+    SetLen(u64),
+    Sync,
 }
 
 impl Faults {
     /// Lets so many changes succeed, and so many fail after them.
     pub(super) fn fail(&self, after: u64, count: u64) {
-        let first = self.changes.load(Ordering::SeqCst) + after;
-        *self.failing.lock().unwrap() = first..first.saturating_add(count);
+        *self.failing.lock().unwrap() = window(&self.changes, after, count);
     }
 
-    fn change(&self) -> io::Result<()> {
-        let change = self.changes.fetch_add(1, Ordering::SeqCst);
-        if self.failing.lock().unwrap().contains(&change) {
+    /// The same for reads.
+    pub(super) fn fail_reads(&self, after: u64, count: u64) {
+        *self.failing_reads.lock().unwrap() = window(&self.reads, after, count);
+    }
+
+    /// Nothing fails any more.
+    pub(super) fn heal(&self) {
+        self.fail(0, 0);
+        self.fail_reads(0, 0);
+    }
+
+    /// Writes that fail from now on have written their first half.
+    pub(super) fn tear(&self) {
+        self.tears.store(true, Ordering::SeqCst);
+    }
+
+    /// How many changes and reads there were so far.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        let count = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
+        (count(&self.changes), count(&self.reads))
+    }
+
+    pub(super) fn fired(&self) -> BTreeMap<&'static str, u64> {
+        self.fired.lock().unwrap().clone()
+    }
+
+    /// Remembers every change from now on; the file must not be open.
+    pub(super) fn record(&self, path: &Path) {
+        *self.journal.lock().unwrap() = Some(Journal {
+            before: fs::read(path).unwrap(),
+            changes: Vec::new(),
+        });
+    }
+
+    /// How many changes were remembered.
+    pub(super) fn recorded(&self) -> usize {
+        let journal = self.journal.lock().unwrap();
+        journal.as_ref().map_or(0, |journal| journal.changes.len())
+    }
+
+    pub(super) fn take_journal(&self) -> Journal {
+        self.journal.lock().unwrap().take().unwrap_or_default()
+    }
+
+    fn change(&self, what: &'static str) -> io::Result<()> {
+        self.call(&self.changes, &self.failing, what)
+    }
+
+    fn call(
+        &self,
+        counter: &AtomicU64,
+        failing: &Mutex<Range<u64>>,
+        what: &'static str,
+    ) -> io::Result<()> {
+        let number = counter.fetch_add(1, Ordering::SeqCst);
+        if failing.lock().unwrap().contains(&number) {
+            *self.fired.lock().unwrap().entry(what).or_default() += 1;
             return Err(io::ErrorKind::StorageFull.into());
         }
         Ok(())
+    }
+
+    fn remember(&self, change: impl FnOnce() -> Change) {
+        if let Some(journal) = &mut *self.journal.lock().unwrap() {
+            journal.changes.push(change());
+        }
     }
 
     pub(super) fn open(self: &Arc<Self>, path: &Path) -> Result<Disk, redb::DatabaseError> {
@@ -40,6 +123,11 @@ impl Faults {
             faults: self.clone(),
         })
     }
+}
+
+fn window(counter: &AtomicU64, after: u64, count: u64) -> Range<u64> {
+    let first = counter.load(Ordering::SeqCst) + after;
+    first..first.saturating_add(count)
 }
 
 #[derive(Debug)]
@@ -54,23 +142,37 @@ impl StorageBackend for Disk {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let faults = &self.faults;
+        faults.call(&faults.reads, &faults.failing_reads, "read")?;
         self.file.read(offset, out)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.faults.change()?;
-        self.file.set_len(len)
+        self.faults.change("set_len")?;
+        self.file.set_len(len)?;
+        self.faults.remember(|| Change::SetLen(len));
+        Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.faults.change()?;
+        self.faults.change("sync")?;
         self.faults.syncs.fetch_add(1, Ordering::SeqCst);
-        self.file.sync_data()
+        self.file.sync_data()?;
+        self.faults.remember(|| Change::Sync);
+        Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.faults.change()?;
-        self.file.write(offset, data)
+        if let Err(error) = self.faults.change("write") {
+            if self.faults.tears.load(Ordering::SeqCst) {
+                self.file.write(offset, &data[..data.len() / 2])?;
+            }
+            return Err(error);
+        }
+        self.file.write(offset, data)?;
+        self.faults
+            .remember(|| Change::Write(offset, data.to_vec()));
+        Ok(())
     }
 
     fn close(&self) -> io::Result<()> {

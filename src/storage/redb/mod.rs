@@ -26,6 +26,8 @@ mod core;
 mod error;
 #[cfg(test)]
 mod faults;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod log;
 mod open;
 mod queue;

@@ -110,6 +110,11 @@ fn open_database(path: &Path, options: &RedbOptions) -> Result<(Database, Identi
             ),
         ),
     };
+    // Closing a damaged file may panic as well; what it says is of no interest.
+    let _ = guarded(|| {
+        drop(db);
+        Ok(())
+    });
     let text = format!("the file {} {text}", path.display());
     Err(Error::new(kind, text))
 }

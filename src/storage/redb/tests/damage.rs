@@ -21,12 +21,24 @@ async fn sound(place: &Place) -> (Vec<u8>, Vec<String>) {
     (fs::read(place.path()).unwrap(), bodies)
 }
 
-/// What is in the damaged file, unless it is an error.
+/// What is in the damaged file, unless it is an error, which says that the file is damaged.
 async fn look(place: &Place, damaged: &[u8]) -> Option<Vec<String>> {
     fs::write(place.path(), damaged).unwrap();
-    let storage = place.open().await.ok()?;
-    storage.observe(&[group("billing")]).await.ok()?.remove(0)?;
-    bodies(&storage).await.ok()
+    match try_look(place).await {
+        Ok(found) => Some(found),
+        Err(error) => {
+            let kinds = [ErrorKind::Data, ErrorKind::Unsupported];
+            assert!(kinds.contains(&error.kind()), "{error:?}");
+            None
+        }
+    }
+}
+
+async fn try_look(place: &Place) -> Result<Vec<String>> {
+    let storage = place.open().await?;
+    let seen = storage.observe(&[group("billing")]).await?.remove(0);
+    assert!(seen.is_some(), "the group is gone");
+    bodies(&storage).await
 }
 
 #[tokio::test]
@@ -71,4 +83,62 @@ async fn a_file_that_was_cut_off_is_an_error() {
             assert!(found == expected, "{len} bytes: {} bodies", found.len());
         }
     }
+}
+
+#[tokio::test]
+async fn pages_that_are_another_zeroes_or_random_are_an_error_or_do_not_matter() {
+    for is_trusting in [false, true] {
+        let place = Place {
+            is_trusting,
+            ..Place::swift()
+        };
+        let (file, expected) = sound(&place).await;
+        let mut random = crash::random::Random::new(1);
+        let mut errors = 0;
+        let pages = file.len() / PAGE;
+        for page in 0..pages {
+            let other = random.below(pages) * PAGE;
+            let noise = random.bytes(PAGE);
+            for content in [&file[other..other + PAGE], &[0; PAGE], &noise] {
+                let mut damaged = file.clone();
+                damaged[page * PAGE..][..PAGE].copy_from_slice(content);
+                match look(&place, &damaged).await {
+                    Some(found) => {
+                        assert!(found == expected, "page {page}: {} bodies", found.len())
+                    }
+                    None => errors += 1,
+                }
+            }
+        }
+        println!("{pages} pages, {errors} errors");
+        assert!(errors > 20, "{errors}");
+    }
+}
+
+/// A stream or group that is not found would be made anew.
+#[tokio::test]
+async fn a_name_that_changed_is_an_error_and_not_something_that_is_missing() {
+    let place = Place {
+        is_trusting: true,
+        ..Place::swift()
+    };
+    let (file, expected) = sound(&place).await;
+    let mut errors = 0;
+    for name in [&b"orders"[..], b"billing"] {
+        let places = file.windows(name.len()).enumerate();
+        let places: Vec<usize> = places
+            .filter(|(_, at)| *at == name)
+            .map(|(at, _)| at)
+            .collect();
+        for at in places.into_iter().flat_map(|at| at..at + name.len()) {
+            let mut damaged = file.clone();
+            damaged[at] ^= 1;
+            match look(&place, &damaged).await {
+                // A page that is not in use.
+                Some(found) => assert!(found == expected, "{} bodies", found.len()),
+                None => errors += 1,
+            }
+        }
+    }
+    assert!(errors >= 13, "{errors}");
 }

@@ -1,3 +1,4 @@
+mod crash;
 mod damage;
 mod disk;
 mod life;
@@ -34,12 +35,21 @@ impl Place {
         }
     }
 
+    /// Where nothing waits for a disk, if there is such a place.
+    fn swift() -> Self {
+        let directory = TempDir::new_in("/dev/shm").or_else(|_| TempDir::new());
+        Self {
+            directory: directory.unwrap(),
+            ..Self::new()
+        }
+    }
+
     /// On a disk that can fail.
     fn frail() -> (Self, Arc<Faults>) {
         let faults = Arc::<Faults>::default();
         let place = Self {
             faults: Some(faults.clone()),
-            ..Self::new()
+            ..Self::swift()
         };
         (place, faults)
     }
