@@ -11,8 +11,11 @@ use crate::name::Name;
 use crate::options::Options;
 use crate::storage::{Records, RecordsBuilder};
 
+/// Takes any bytes, and panics where something is wrong.
+pub type Target = fn(&[u8]);
+
 /// The targets, by name.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[(&str, Target)] = &[
     ("records", records),
     ("headers", headers),
     ("names", names),
@@ -120,7 +123,7 @@ fn urls(data: &[u8]) {
 
 #[cfg(test)]
 #[path = "../tests/support/random.rs"]
-mod random;
+pub(crate) mod random;
 
 #[cfg(test)]
 mod tests {

@@ -38,6 +38,7 @@ async fn work(url: &str) {
     let records: RecordsBuilder = messages.iter().collect();
     let append = Append {
         id: Id::random(),
+        after: None,
         rows: vec![Row {
             partition: partition.clone(),
             records: records.build().unwrap(),

@@ -46,6 +46,7 @@ impl Tampered {
             Appended::Fenced(_) => {
                 let bare = Append {
                     id: Id::random(),
+                    after: append.after,
                     rows: append.rows.clone(),
                     commits: Vec::new(),
                 };
@@ -61,6 +62,7 @@ impl Tampered {
             tokio::time::sleep(Duration::from_millis(10)).await;
             let again = Append {
                 id: Id::random(),
+                after: append.after,
                 rows: append.rows.clone(),
                 commits: append.commits.clone(),
             };
@@ -98,6 +100,10 @@ impl Storage for Tampered {
                 Without::Nothing | Without::Order => this.append_with_all(append).await,
             }
         })
+    }
+
+    fn append_depth(&self) -> usize {
+        self.inner.append_depth()
     }
 
     fn commit<'a>(

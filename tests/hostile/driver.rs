@@ -75,6 +75,7 @@ impl Driver {
         let records = messages.iter().collect::<RecordsBuilder>().build();
         Arc::new(Append {
             id: Id::random(),
+            after: None,
             rows: vec![Row {
                 partition,
                 records: records.unwrap(),

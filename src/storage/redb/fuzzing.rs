@@ -125,6 +125,7 @@ fn make(path: &Path) -> Vec<u8> {
             let records = [&message].into_iter().collect::<RecordsBuilder>();
             let append = Append {
                 id: Id(u128::from(number)),
+                after: None,
                 rows: vec![Row {
                     partition: partition(),
                     records: records.build().unwrap(),

@@ -93,7 +93,7 @@ async fn pages_that_are_another_zeroes_or_random_are_an_error_or_do_not_matter()
             ..Place::swift()
         };
         let (file, expected) = sound(&place).await;
-        let mut random = crash::random::Random::new(1);
+        let mut random = crate::fuzzing::random::Random::new(1);
         let mut errors = 0;
         let pages = file.len() / PAGE;
         for page in 0..pages {

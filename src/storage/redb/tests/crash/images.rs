@@ -1,7 +1,7 @@
 //! What a disk may hold after a crash: all that was synced, and some of what came after.
 
 use super::super::super::faults::{Change, Journal};
-use super::random::Random;
+use crate::fuzzing::random::Random;
 
 /// The unit in which a disk writes.
 const SECTOR: usize = 512;

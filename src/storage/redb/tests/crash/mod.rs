@@ -2,10 +2,13 @@
 //! opened on whatever could be left of the file. `FLOWSTREAM_SOAK=minutes` makes it exhaustive, and
 //! goes on with other scripts.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a soak takes as long as the machine's clock says"
+)]
+
 mod errors;
 mod images;
-#[path = "../../../../../tests/support/random.rs"]
-pub(super) mod random;
 mod script;
 
 use std::collections::BTreeMap;
@@ -14,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use super::super::faults::Journal;
 use super::*;
+use crate::fuzzing::random::Random;
 use images::{Image, Kept};
-use random::Random;
 use script::{Leases, Op, State, script};
 
 /// What an operation did to the disk, and how the storage stood after it.

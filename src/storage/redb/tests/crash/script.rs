@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use futures::future::join_all;
 
 use super::super::*;
-use super::random::Random;
+use crate::fuzzing::random::Random;
 use crate::storage::{Progress, Ranges};
 
 const PARTITIONS: u32 = 2;
@@ -222,7 +222,10 @@ impl Leases {
                 Ok(())
             }
             Appended::Fenced(_) => Ok(()),
-            Appended::Refused => panic!("{} was never settled", bodies.id),
+            other => panic!(
+                "{} was never settled, and follows none: {other:?}",
+                bodies.id
+            ),
         }
     }
 }
@@ -239,6 +242,7 @@ impl Bodies {
         });
         Arc::new(Append {
             id: Id(self.id),
+            after: None,
             rows: rows.collect(),
             commits,
         })
