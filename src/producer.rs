@@ -72,7 +72,10 @@ pub struct Producer {
     in_flight: VecDeque<InFlight>,
     /// The batches that failed. They go before all others, one by one.
     unsent: VecDeque<Batch>,
-    /// Why the first of them failed, while others are still under way.
+    /// Those that failed while others behind them are still under way, which come back as well: they
+    /// go before all that is unsent.
+    fallen: VecDeque<Batch>,
+    /// Why the first of them failed.
     fault: Option<Error>,
     /// A runtime ended that some of them were under way on: they go again on another.
     is_orphaned: bool,
@@ -277,12 +280,12 @@ impl Producer {
             match unsent {
                 // The task ran on another runtime, which has ended: this one goes on.
                 Some(Unsent::Orphaned(batch)) if !self.was_orphaned && !batch.is_empty() => {
-                    self.unsent.push_back(batch);
+                    self.fallen.push_back(batch);
                     self.is_orphaned = true;
                 }
                 Some(unsent) => {
                     let (error, batch) = unsent.into_parts();
-                    self.unsent.extend((!batch.is_empty()).then_some(batch));
+                    self.fallen.extend((!batch.is_empty()).then_some(batch));
                     self.fault.get_or_insert(error);
                 }
                 None => self.was_orphaned = false,
@@ -291,6 +294,8 @@ impl Producer {
                 return Poll::Ready(Ok(()));
             }
             if self.in_flight.is_empty() {
+                self.fallen.append(&mut self.unsent);
+                self.unsent = std::mem::take(&mut self.fallen);
                 self.was_orphaned = std::mem::take(&mut self.is_orphaned);
                 return Poll::Ready(self.fault.take().map_or(Ok(()), Err));
             }
@@ -378,6 +383,7 @@ impl Clone for Producer {
             filling_bytes: 0,
             in_flight: VecDeque::new(),
             unsent: VecDeque::new(),
+            fallen: VecDeque::new(),
             fault: None,
             is_orphaned: false,
             was_orphaned: false,
@@ -491,6 +497,7 @@ impl IntoFuture for ProducerBuilder {
                 filling_bytes: 0,
                 in_flight: VecDeque::new(),
                 unsent: VecDeque::new(),
+                fallen: VecDeque::new(),
                 fault: None,
                 is_orphaned: false,
                 was_orphaned: false,

@@ -8,6 +8,8 @@ mod newer;
 mod postgres;
 #[cfg(feature = "postgres")]
 mod postgres_support;
+#[path = "report/mod.rs"]
+mod report;
 mod support;
 
 use std::time::Duration;
@@ -498,6 +500,12 @@ async fn all(url: &str) -> usize {
 #[tokio::test]
 async fn nothing_is_lost_at_any_await_point() {
     for url in STORAGES {
-        println!("{url} cancel points: {}", all(url).await);
+        let points = all(url).await;
+        println!("{url} cancel points: {points}");
+        let report = report::Report::of("cancellation");
+        report
+            .count("cancel points", points)
+            .count("lost", 0)
+            .write();
     }
 }

@@ -123,3 +123,36 @@ async fn a_deadlock_with_somebody_else_passes() {
     let ends = flow.stream("orders").await.expect("bounds");
     assert_eq!(ends.iter().map(|bounds| bounds.end).sum::<u64>(), 20);
 }
+
+/// Somebody deletes a batch in the middle: that is told, and nothing behind it is handed out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_somebody_deleted_is_not_skipped() {
+    let database = cluster().database();
+    let flow = flowstream::open(&cluster().url(&database)).await;
+    let flow = flow.expect("it opens");
+    let mut producer = flow.producer("orders").await.expect("a producer");
+    for body in ["0", "1", "2"] {
+        producer.send(body.into()).await.expect("it is written");
+    }
+    let delete = "DELETE FROM flowstream.batches WHERE base_offset = 1";
+    cluster().psql(&database, delete);
+    let mut consumer = flow
+        .consumer("orders", "billing")
+        .await
+        .expect("a consumer");
+    let mut heard = Vec::new();
+    for _ in 0..3 {
+        match consumer.next().await.expect("it was not shut down") {
+            Ok(delivery) => {
+                heard.push(delivery.offset().to_string());
+                delivery.ack();
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Data, "{error}");
+                assert!(error.to_string().contains("offset 1 "), "{error}");
+                heard.push("error".to_owned());
+            }
+        }
+    }
+    assert_eq!(heard, ["0", "error", "error"]);
+}

@@ -11,6 +11,7 @@ use std::time::Duration;
 use flowstream::conformance::{Harness, checks};
 use flowstream::storage::{PostgresOptions, PostgresStorage, Storage};
 use flowstream::{Clock, SystemClock};
+use futures::StreamExt;
 use futures::future::BoxFuture;
 use postgres_support::{Bouncer, Cluster};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -20,7 +21,9 @@ mod postgres_support;
 fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
     // What is durable does not depend on the session: conformance_postgres looks at that.
-    CLUSTER.get_or_init(|| Cluster::start_with(&[("fsync", "off"), ("jit", "off")]))
+    CLUSTER.get_or_init(|| {
+        Cluster::start_with(&[("fsync", "off"), ("jit", "off"), ("max_connections", "300")])
+    })
 }
 
 struct Postgres {
@@ -93,10 +96,13 @@ impl Harness for Postgres {
 }
 
 async fn all_checks(way: Way) {
-    for check in checks() {
+    // Most of the time they wait.
+    let checks = futures::stream::iter(checks());
+    let all = checks.for_each_concurrent(3, |check| async move {
         println!("{}", check.name());
         check.run(Arc::new(Postgres::new(way).await)).await;
-    }
+    });
+    all.await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

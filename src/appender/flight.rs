@@ -89,7 +89,7 @@ impl Task {
 
     pub(super) async fn run(mut self) {
         let shared = self.shared.clone();
-        let depth = shared.depth;
+        let depth = shared.depth();
         let mut next = Statement::default();
         // In the order in which they began.
         let mut flights: VecDeque<Flight<'_>> = VecDeque::with_capacity(depth);

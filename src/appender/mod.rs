@@ -122,8 +122,6 @@ struct Shared {
     storage: Arc<dyn Storage>,
     clock: Arc<dyn Clock>,
     retry: RetryPolicy,
-    /// How many statements to one partition may be under way at once.
-    depth: usize,
     routes: Routes,
     queue: Mutex<Queue>,
     arrived: Notify,
@@ -143,7 +141,6 @@ impl Appender {
         retry: RetryPolicy,
     ) -> Self {
         Self(Arc::new(Shared {
-            depth: storage.append_depth().max(1),
             storage,
             clock,
             retry,
@@ -210,6 +207,11 @@ impl Appender {
 }
 
 impl Shared {
+    /// How many statements to one partition may be under way at once.
+    fn depth(&self) -> usize {
+        self.storage.append_depth().max(1)
+    }
+
     // Nothing that holds this lock can panic halfway through a change.
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
@@ -221,7 +223,7 @@ impl Shared {
         while statement.has_room() {
             let submission = {
                 let mut queue = self.queue();
-                if self.depth > 1 && statement.is_enough_for(queue.waiting.front()?) {
+                if self.depth() > 1 && statement.is_enough_for(queue.waiting.front()?) {
                     statement.close();
                     return None;
                 }
@@ -313,10 +315,10 @@ impl Shared {
                 }
             };
             id = Id::random();
-            if statement.is_empty() {
+            while statement.is_empty() {
                 match behind.pop_front() {
-                    Some(next) => statement = next,
-                    None => break,
+                    Some(next) => statement = next.unchained(&self.routes, &self.storage),
+                    None => return landing.end(is_in_log),
                 }
             }
         }

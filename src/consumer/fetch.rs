@@ -8,7 +8,7 @@ use super::lane::{Lane, PAUSE};
 use super::session::Session;
 use crate::clock::sleep;
 use crate::error::{Error, ErrorKind};
-use crate::storage::Read;
+use crate::storage::{Read, StoredBatch};
 
 /// Reads from the position of the group on, and sleeps at the end of the log until the watch wakes
 /// it. Never ends by itself.
@@ -33,7 +33,7 @@ pub(super) async fn fetch(lane: &mut Lane, session: &Arc<Session>) {
             group: Some(lane.group.name.clone()),
         };
         let storage = lane.flow.storage();
-        let fetched = match lane.flow.retry(|| storage.read(read.clone())).await {
+        let mut fetched = match lane.flow.retry(|| storage.read(read.clone())).await {
             Ok(fetched) => fetched,
             Err(error) if error.kind() == ErrorKind::Closed => {
                 session.end(End::Closed);
@@ -61,6 +61,11 @@ pub(super) async fn fetch(lane: &mut Lane, session: &Arc<Session>) {
             from = start;
             continue;
         }
+        if cut_at_gap(from, &mut fetched.batches) == from && from < fetched.bounds.end {
+            room.send(Event::Error(damaged(lane, from)));
+            sleep(&*clock, PAUSE).await;
+            continue;
+        }
         lane.saw(fetched.batches.last());
         let Some(end) = fetched.batches.last().map(|batch| batch.offsets().end) else {
             drop(room);
@@ -82,6 +87,35 @@ pub(super) async fn fetch(lane: &mut Lane, session: &Arc<Session>) {
             room.send(Event::Messages(chunk));
         }
     }
+}
+
+/// Keeps what follows without a gap, and says where that ends. A storage has no gaps: if there is one,
+/// somebody deleted what is missing.
+fn cut_at_gap(from: u64, batches: &mut Vec<StoredBatch>) -> u64 {
+    let mut next = from;
+    let whole = batches.iter().position(|batch| {
+        let offsets = batch.offsets();
+        let is_behind_gap = offsets.start > next;
+        next = if is_behind_gap {
+            next
+        } else {
+            next.max(offsets.end)
+        };
+        is_behind_gap
+    });
+    batches.truncate(whole.unwrap_or(batches.len()));
+    next
+}
+
+fn damaged(lane: &Lane, missing: u64) -> Error {
+    Error::new(
+        ErrorKind::Data,
+        format!(
+            "{}: the message at offset {missing} is missing in the log, though there are later ones; \
+             nothing is skipped: reset the group to go on behind it",
+            lane.group
+        ),
+    )
 }
 
 fn trimmed(lane: &Lane, from: u64, start: u64) -> Error {

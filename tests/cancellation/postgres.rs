@@ -241,4 +241,9 @@ async fn nothing_is_lost_at_any_await_point_of_postgres() {
         points += all(&url).await + transactions(&url).await;
     }
     println!("postgres cancel points: {points}");
+    let report = crate::report::Report::of("cancellation");
+    report
+        .count("cancel points", points)
+        .count("lost", 0)
+        .write();
 }

@@ -3,6 +3,8 @@
 #[path = "../history/mod.rs"]
 mod history;
 mod planted;
+#[path = "../report/mod.rs"]
+mod report;
 #[path = "../support/mod.rs"]
 mod support;
 mod valid;
@@ -40,6 +42,8 @@ fn each_planted_bug_is_found_by_its_rule() {
         }
         assert!(planted >= 20, "{name}: there was room for it in {planted}");
     }
+    let report = report::Report::of("checker of histories");
+    report.count("planted bugs", BUGS.len()).write();
 }
 
 #[test]

@@ -11,6 +11,8 @@
 #[cfg(feature = "postgres")]
 #[path = "../postgres_support/mod.rs"]
 mod postgres_support;
+#[path = "../report/mod.rs"]
+mod report;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -80,6 +82,7 @@ async fn besiege(url: &str, streams: usize, values: u64) {
         siege.run(values).await;
         println!("{url}, seed {seed}: {}", siege.count);
         let count = siege.count;
+        count.report();
         assert_eq!(count.tried, count.refused + count.accepted);
         assert!(count.refused > values / 10 && count.accepted > values / 10);
     }

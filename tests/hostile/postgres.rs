@@ -26,6 +26,7 @@ async fn whatever_comes_postgres_takes_it_or_refuses_it_and_no_name_is_in_a_stat
     let mut siege = Siege::new(flow.clone(), 1, 20);
     siege.run(3_000).await;
     println!("postgres: {}", siege.count);
+    siege.count.report();
     let marker = "'; DROP SCHEMA hostile_marker; --";
     flow.create_stream(marker, 1).await.unwrap();
     flow.consumer(marker, marker).await.unwrap();

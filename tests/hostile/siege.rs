@@ -16,6 +16,16 @@ pub(crate) struct Count {
     pub(crate) accepted: u64,
 }
 
+impl Count {
+    pub(crate) fn report(self) {
+        crate::report::Report::of("hostile input")
+            .count("bad inputs", self.tried)
+            .count("of those, refused", self.refused)
+            .count("of those, taken and read back", self.accepted)
+            .write();
+    }
+}
+
 pub(crate) struct Siege {
     flow: Flowstream,
     random: Random,

@@ -126,6 +126,15 @@ fn report(clean: &Seen, outcomes: &[Outcome]) {
         clean.to_client.len(),
         outcomes.len(),
     );
+    let mut report = crate::report::Report::of("network cuts")
+        .count("cut points", struck)
+        .count("appends in doubt", doubts)
+        .count("of those, settled", resolved)
+        .count("lost", outcomes.len() - survived);
+    for (cut, count) in by_cut {
+        report = report.fault(&format!("cut: {cut:?}"), count);
+    }
+    report.write();
 }
 
 /// The control: a client that appends anew what is in doubt doubles it, and the check says so.

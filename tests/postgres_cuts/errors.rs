@@ -183,4 +183,10 @@ fn report(clean: &Seen, outcomes: &[Outcome]) {
         of(|book| book.doubts),
         of(|book| book.resolved),
     );
+    let right = outcomes.iter().filter(|it| it.verdict.is_ok()).count();
+    let mut report = crate::report::Report::of("SQL errors").count("lost", outcomes.len() - right);
+    for (code, count) in &fired {
+        report = report.fault(&format!("SQL error {}, {:?}", code.0, code.1), *count);
+    }
+    report.write();
 }

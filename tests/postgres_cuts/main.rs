@@ -14,5 +14,7 @@ mod framing;
 mod plan;
 #[path = "../postgres_support/mod.rs"]
 mod postgres_support;
+#[path = "../report/mod.rs"]
+mod report;
 mod rig;
 mod script;

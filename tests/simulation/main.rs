@@ -25,6 +25,8 @@ mod history;
 #[allow(dead_code, reason = "most of these bugs are found elsewhere")]
 mod planted;
 mod producing;
+#[path = "../report/mod.rs"]
+mod report;
 mod run;
 #[path = "../support/mod.rs"]
 mod support;
@@ -116,6 +118,14 @@ fn whatever_happens_all_promises_hold() {
     for (kind, count) in KINDS.iter().zip(sum.counts.0) {
         println!("{kind:?}: {count}");
     }
+    let mut report = report::Report::of("simulation")
+        .count("seeds", sum.seeds)
+        .count("lost", 0)
+        .most("simulated recovery, ms", sum.longest_recovery.as_millis());
+    for (kind, count) in KINDS.iter().zip(sum.counts.0) {
+        report = report.fault(&format!("simulated: {kind:?}"), count);
+    }
+    report.write();
     let never = |kind: &&Kind| sum.counts.0[**kind as usize] == 0;
     let never: Vec<&Kind> = KINDS.iter().filter(never).collect();
     assert!(never.is_empty(), "these never happened: {never:?}");
@@ -143,6 +153,7 @@ const CONTROLS: &[(Bug, Rule)] = &[
     (Bug::SwallowsAppends, Rule::Lost),
     (Bug::ForgetsIds, Rule::Doubled),
     (Bug::SettlesWithoutRefusing, Rule::Doubled),
+    (Bug::IgnoresTheOrder, Rule::Reordered),
     (Bug::IgnoresTheFence, Rule::ZombieCommit),
     (Bug::IgnoresTheFenceOfAppends, Rule::NotExactlyOnce),
     (Bug::LosesTheCommitsOfAppends, Rule::NotExactlyOnce),

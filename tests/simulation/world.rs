@@ -160,6 +160,8 @@ impl World {
     /// Another process.
     fn process(&mut self, consuming: Option<(Plan, Duration)>) -> Flowstream {
         let faulty = Faulty::with_dice(self.storage.clone(), Arc::new(self.run.clone()));
+        // In every other process two appends may be under way at once.
+        faulty.deepen(1 + self.run.below(2));
         let budget = Duration::from_millis([0, 200, 2_000][self.run.below(3)]);
         let options = Options::new().retry_for(budget);
         let flow = options.open_storage(Arc::new(faulty.clone()));

@@ -217,7 +217,7 @@ impl<'r> Reader<'r> {
         }
         let records = Records::decode(&encoded.into()).map_err(|_| damaged(base))?;
         Ok(Some(StoredBatch {
-            base_offset: base as u64,
+            base_offset: u64::try_from(base).map_err(|_| damaged(base))?,
             appended_at,
             records,
         }))

@@ -9,6 +9,8 @@
 
 mod errors;
 mod images;
+#[path = "../../../../../tests/report/mod.rs"]
+mod report;
 mod script;
 
 use std::collections::BTreeMap;
@@ -181,6 +183,13 @@ async fn whatever_a_crash_leaves_holds_all_that_was_acknowledged() {
             break;
         }
     }
+    let mut report = report::Report::of("crash images")
+        .count("crash images", counts.values().sum::<usize>())
+        .count("lost", 0);
+    for (kept, count) in &counts {
+        report = report.fault(&format!("crash, of what was not synced: {kept:?}"), *count);
+    }
+    report.write();
     assert!(
         counts.len() == 4 && counts.values().all(|count| *count > 10),
         "{counts:?}"
