@@ -395,12 +395,13 @@ async fn what_was_taken_back_leaves_no_error_behind() {
     world.faulty.set(Call::Append, Fault::Fail);
     producer.feed("one".into()).await.unwrap();
     producer.feed("two".into()).await.unwrap();
+    producer.feed("three".into()).await.unwrap();
     let ready = std::future::poll_fn(|cx| producer.poll_ready_unpin(cx));
     soon("ready", ready).await.unwrap();
-    assert_eq!(producer.take_unsent().len(), 2);
+    assert_eq!(producer.take_unsent().len(), 3);
     world.faulty.heal();
-    producer.send("three".into()).await.unwrap();
-    assert_eq!(world.bodies("orders").await, ["three"]);
+    producer.send("four".into()).await.unwrap();
+    assert_eq!(world.bodies("orders").await, ["four"]);
 }
 
 /// `Closed` is the last status: whoever waits for another one waits for ever.
