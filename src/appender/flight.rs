@@ -151,7 +151,8 @@ impl Task {
 /// the lock of the same partition, the one after the other.
 fn may_follow(next: &Statement, last: Option<&Flight<'_>>) -> bool {
     let Some(last) = last else { return true };
-    last.partition.is_some() && last.partition.as_ref() == next.partition()
+    // Single messages of many producers gather until the statement before has landed.
+    next.has_batches() && last.partition.is_some() && last.partition.as_ref() == next.partition()
 }
 
 impl Drop for Task {

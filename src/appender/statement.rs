@@ -107,6 +107,11 @@ impl Statement {
         is_same && self.bytes >= ENOUGH_BYTES
     }
 
+    /// Whether it has more than single messages, in the mean, or is long enough all the same.
+    pub(super) fn has_batches(&self) -> bool {
+        self.messages >= 2 * self.entries.len() || self.bytes >= ENOUGH_BYTES
+    }
+
     /// Takes no more.
     pub(super) fn close(&mut self) {
         self.is_closed = true;
