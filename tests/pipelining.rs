@@ -149,6 +149,7 @@ async fn a_second_that_lands_late_does_not_outlive_the_first() {
     world.faulty.times(Call::Append, Fault::Late, 1);
     give(&mut sink, &["2", "3"]).await;
     let mut other = world.flow.producer("orders").await.unwrap();
+    other.feed("other".into()).await.unwrap();
     let mut sending = spawn(other.send("other".into()));
     assert_pending!(sending.poll());
     quiet().await;
@@ -158,7 +159,7 @@ async fn a_second_that_lands_late_does_not_outlive_the_first() {
     assert_ready_ok!(sink.enter(|cx, sink| futures::Sink::poll_flush(sink, cx)));
     assert_ready_ok!(sending.poll());
     let bodies = world.bodies("orders").await;
-    assert_eq!(bodies.len(), 5, "{bodies:?}");
+    assert_eq!(bodies.len(), 6, "{bodies:?}");
     let own: Vec<_> = bodies.iter().filter(|body| *body != "other").collect();
     assert_eq!(own, ["0", "1", "2", "3"]);
 }

@@ -165,7 +165,7 @@ const CONTROLS: &[(Bug, Rule)] = &[
 #[test]
 fn without_a_protection_the_checker_finds_what_goes_wrong() {
     for (bug, rule) in CONTROLS {
-        let mut seeds = 0..1_000;
+        let mut seeds = 0..5_000;
         let is_found = |seed: u64| {
             let planted =
                 || -> Arc<dyn Storage> { Arc::new(Planted::new(*bug, ManualClock::new())) };
