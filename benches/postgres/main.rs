@@ -19,7 +19,7 @@
 //!
 //! - **ways** of appending, in SQL alone, as shares of the blob. `as built` is the storage without
 //!   the Sink.
-//! - **produce** is n messages in the Sink, then a flush; **tasks** are 1,000 that each send one
+//! - **produce** is a stream of messages into the Sink with batches of n, or n messages and then a flush, again and again; **tasks** are 1,000 that each send one
 //!   message and wait, beside a producer that flushes each 500.
 //! - **processes** are producers that flush each 1,000, on one partition or on one each; the limit is
 //!   as many processes that write blobs.
