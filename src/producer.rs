@@ -102,6 +102,27 @@ struct Limits {
 }
 
 impl Producer {
+    /// With nothing in it.
+    fn new(flow: Flowstream, stream: Name, limits: Limits, runtime: Handle) -> Self {
+        Self {
+            flow,
+            stream,
+            limits,
+            runtime,
+            chain: Chain::new(),
+            filling: Vec::new(),
+            filling_bytes: 0,
+            in_flight: VecDeque::new(),
+            unsent: VecDeque::new(),
+            fallen: VecDeque::new(),
+            fault: None,
+            is_orphaned: false,
+            was_orphaned: false,
+            failed: None,
+            closed: false,
+        }
+    }
+
     /// Appends messages together or not at all, over several streams and partitions too, and says
     /// where they are. They go behind what the sink accepted before, which is flushed first.
     ///
@@ -374,21 +395,13 @@ impl Sink<Message> for Producer {
 impl Clone for Producer {
     fn clone(&self) -> Self {
         Self {
-            flow: self.flow.clone(),
-            stream: self.stream.clone(),
-            limits: self.limits,
-            runtime: self.runtime.clone(),
-            chain: Chain::new(),
-            filling: Vec::new(),
-            filling_bytes: 0,
-            in_flight: VecDeque::new(),
-            unsent: VecDeque::new(),
-            fallen: VecDeque::new(),
-            fault: None,
-            is_orphaned: false,
-            was_orphaned: false,
-            failed: None,
             closed: self.closed,
+            ..Self::new(
+                self.flow.clone(),
+                self.stream.clone(),
+                self.limits,
+                self.runtime.clone(),
+            )
         }
     }
 }
@@ -487,23 +500,7 @@ impl IntoFuture for ProducerBuilder {
             } = self;
             let stream = Name::new(stream)?;
             flow.open_stream(&stream).await?;
-            Ok(Producer {
-                flow,
-                stream,
-                limits,
-                runtime: Handle::current(),
-                chain: Chain::new(),
-                filling: Vec::new(),
-                filling_bytes: 0,
-                in_flight: VecDeque::new(),
-                unsent: VecDeque::new(),
-                fallen: VecDeque::new(),
-                fault: None,
-                is_orphaned: false,
-                was_orphaned: false,
-                failed: None,
-                closed: false,
-            })
+            Ok(Producer::new(flow, stream, limits, Handle::current()))
         })
     }
 }

@@ -115,20 +115,20 @@ impl Task {
 
             let may_gather = next.has_room() && !blocked;
             let mut arrived = pin!(shared.arrived.notified());
-            poll_fn(|cx| {
+            let has_landed = poll_fn(|cx| {
                 let under_way = flights.len();
                 flights.retain_mut(|flight| flight.work.as_mut().poll(cx).is_pending());
                 if flights.len() < under_way {
-                    return Poll::Ready(());
+                    return Poll::Ready(true);
                 }
                 if may_gather {
-                    arrived.as_mut().poll(cx)
+                    arrived.as_mut().poll(cx).map(|()| false)
                 } else {
                     Poll::Pending
                 }
             })
             .await;
-            if next.has_broken_chain() {
+            if has_landed && next.has_broken_chain() {
                 next = next.unchained(&shared.routes, &shared.storage);
             }
         }

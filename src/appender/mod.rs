@@ -27,7 +27,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::message::Batch;
 use crate::name::Name;
 use crate::retry::RetryPolicy;
-use crate::storage::{Appended, Id, Storage};
+use crate::storage::{Appended, Id, Partition, Storage};
 
 use chain::Break;
 pub(crate) use chain::Chain;
@@ -280,10 +280,7 @@ impl Shared {
                     // It follows nothing any more. An attempt of it may be under way all the same.
                     after = None;
                     let partitions = statement.partitions();
-                    let settled = self
-                        .retry
-                        .run(&*self.clock, || self.storage.settle(append.id, &partitions));
-                    match settled.await {
+                    match self.settle(append.id, &partitions).await {
                         Ok(Some(bases)) => {
                             is_in_log |= id == landing.id();
                             statement.written(&bases, began, &self.storage);
@@ -325,6 +322,12 @@ impl Shared {
         landing.end(is_in_log);
     }
 
+    /// Whether this append is in the log, and where; if not, it never will be.
+    async fn settle(&self, id: Id, partitions: &[Partition]) -> Result<Option<Vec<u64>>> {
+        let settling = || self.storage.settle(id, partitions);
+        self.retry.run(&*self.clock, settling).await
+    }
+
     async fn learn_streams(&self, submission: &Submission) -> Result<()> {
         for stream in self.routes.lacking(submission) {
             let settings = self
@@ -343,13 +346,7 @@ impl Shared {
             return submission.fail(error);
         }
         if let Some(doubt) = submission.batch.doubt.take() {
-            let settled = self
-                .retry
-                .run(&*self.clock, || {
-                    self.storage.settle(doubt.id, &doubt.partitions)
-                })
-                .await;
-            match settled {
+            match self.settle(doubt.id, &doubt.partitions).await {
                 Ok(Some(bases)) => return doubt.confirm(submission, &bases, &self.storage),
                 Ok(None) => doubt.refute(),
                 Err(error) => {
