@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::plan::{Case, Outcome, all_is_well, clean, play_all, steps};
-use crate::postgres_support::proxy::{Cut, Direction, Fault, Passed, Seen};
+use crate::plan::{Case, Outcome, all_is_well, clean, of_steps, play_all};
+use crate::postgres_support::proxy::{Cut, Direction, Fault, Passed, Place, Seen};
 use crate::rig::benches;
 use crate::script::{STEPS, Temper};
 
@@ -27,13 +27,14 @@ fn cuts(direction: Direction) -> impl Iterator<Item = Cut> {
 fn exhaustive(clean: &Seen) -> Vec<Case> {
     let mut cases = Vec::new();
     for direction in DIRECTIONS {
-        for at in 0..passed(clean, direction).len() {
+        let counts = of_steps(passed(clean, direction)).into_iter().enumerate();
+        for place in counts.flat_map(|(step, count)| (0..count).map(move |at| Place { step, at })) {
             for (number, cut) in cuts(direction).enumerate() {
-                let temper = match (at + number) % 2 {
+                let temper = match (place.at + number) % 2 {
                     0 => Temper::Hasty,
                     _ => Temper::Patient,
                 };
-                let fault = Some(Fault::Cut(direction, at, cut));
+                let fault = Some(Fault::Cut(direction, place, cut));
                 cases.push(Case { fault, temper });
             }
         }
@@ -46,23 +47,18 @@ fn sample(clean: &Seen) -> Vec<Case> {
     let mut cases = Vec::new();
     for direction in DIRECTIONS {
         let cuts: Vec<Cut> = cuts(direction).collect();
-        for (step, range) in steps(passed(clean, direction), |passed| passed.step)
-            .into_iter()
-            .enumerate()
-        {
-            if range.is_empty() {
-                continue;
-            }
+        let counts = of_steps(passed(clean, direction)).into_iter().enumerate();
+        for (step, count) in counts.filter(|(_, count)| *count > 0) {
             for (number, cut) in cuts.iter().enumerate() {
                 if (number + step + direction as usize) % 2 == 1 && *cut != Cut::LoseAnswer {
                     continue;
                 }
-                let at = range.start + (number * range.len() / cuts.len() + step) % range.len();
+                let at = (number * count / cuts.len() + step) % count;
                 let temper = match (number / 2 + step) % 2 {
                     0 => Temper::Hasty,
                     _ => Temper::Patient,
                 };
-                let fault = Some(Fault::Cut(direction, at, *cut));
+                let fault = Some(Fault::Cut(direction, Place { step, at }, *cut));
                 cases.push(Case { fault, temper });
             }
         }
@@ -143,10 +139,11 @@ async fn who_forgets_the_id_writes_twice_and_is_found_out() {
     let benches = benches(4).await;
     let clean = clean(&benches).await;
     let step = STEPS.iter().position(|step| *step == "append one");
-    let ranges = steps(&clean.to_client, |passed| passed.step);
-    let range = ranges[step.expect("such a step")].clone();
-    let cases = range.map(|at| Case {
-        fault: Some(Fault::Cut(Direction::ToClient, at, Cut::LoseAnswer)),
+    let step = step.expect("such a step");
+    let count = of_steps(&clean.to_client)[step];
+    let places = (0..count).map(|at| Place { step, at });
+    let cases = places.map(|place| Case {
+        fault: Some(Fault::Cut(Direction::ToClient, place, Cut::LoseAnswer)),
         temper: Temper::Forgetful,
     });
     let outcomes = play_all(&benches, cases.collect(), Vec::new).await;

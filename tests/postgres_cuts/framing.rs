@@ -1,7 +1,9 @@
 //! The proxy itself: it counts what a session says, from the request for TLS and the login on, and
 //! breaks where it is told to.
 
-use crate::postgres_support::proxy::{Cut, Direction, Fault, Passed, Proxy, Tag};
+use std::time::Duration;
+
+use crate::postgres_support::proxy::{Cut, Direction, Fault, Passed, Place, Proxy, Tag};
 use crate::rig::cluster;
 
 /// psql in a session of its own, which logs in with SCRAM: what it printed, or why it failed.
@@ -21,6 +23,11 @@ async fn a_session_is_cut_into_its_messages() {
     let proxy = Proxy::start(cluster().port()).await;
     proxy.arm(None);
     assert_eq!(psql(&proxy).await.as_deref(), Ok("2\n"));
+    // The last thing that psql says is not answered, so it may still be on its way.
+    let ended = || proxy.seen().to_server.last().map(|it| it.tag) == Some(Tag::Typed(b'X'));
+    while !ended() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     let seen = proxy.seen();
     let letters = |letters: &str| letters.bytes().map(Tag::Typed).collect::<Vec<_>>();
     // Where TLS is refused, and a password is proved in two messages.
@@ -41,7 +48,8 @@ async fn a_session_is_cut_into_its_messages() {
     ] {
         for at in 0..count {
             for cut in [Cut::Reset, Cut::Finish] {
-                proxy.arm(Some(Fault::Cut(direction, at, cut)));
+                let place = Place { step: 0, at };
+                proxy.arm(Some(Fault::Cut(direction, place, cut)));
                 let answer = psql(&proxy).await;
                 let fired = proxy.seen().fired.expect("it comes so far");
                 // Without TLS it tries once more if its request is not answered.

@@ -1,7 +1,6 @@
 //! Which faults are tried, and running them.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::panic::AssertUnwindSafe;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -10,7 +9,7 @@ use futures::FutureExt;
 use futures::future::join_all;
 
 use crate::check::check;
-use crate::postgres_support::proxy::{Fault, Seen};
+use crate::postgres_support::proxy::{Fault, Passed, Seen};
 use crate::rig::Bench;
 use crate::script::{Book, STEPS, Script, Temper};
 
@@ -143,11 +142,8 @@ pub(crate) fn all_is_well(outcomes: &[Outcome]) {
     );
 }
 
-/// Where in a sequence each step stands.
-pub(crate) fn steps<T>(passed: &[T], step: impl Fn(&T) -> usize) -> Vec<Range<usize>> {
-    let find = |number| passed.iter().position(|passed| step(passed) >= number);
-    let start = |number| find(number).unwrap_or(passed.len());
-    (0..STEPS.len())
-        .map(|number| start(number)..start(number + 1))
-        .collect()
+/// How many messages there are of each step.
+pub(crate) fn of_steps(passed: &[Passed]) -> Vec<usize> {
+    let count = |step| passed.iter().filter(|passed| passed.step == step).count();
+    (0..STEPS.len()).map(count).collect()
 }

@@ -11,7 +11,7 @@ mod fault;
 mod frames;
 
 #[allow(unused_imports, reason = "not every test needs all of it")]
-pub use fault::{Cut, Direction, Fault, Fired, Passed, Seen, Sent, When};
+pub use fault::{Cut, Direction, Fault, Fired, Passed, Place, Seen, Sent, When};
 #[allow(unused_imports, reason = "not every test needs all of it")]
 pub use frames::Tag;
 

@@ -16,11 +16,20 @@ pub enum Direction {
 /// One fault.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Fault {
-    /// At this message of a direction, counted from 0 over all connections.
-    Cut(Direction, usize, Cut),
+    /// At this message of a direction.
+    Cut(Direction, Place, Cut),
     /// The server's answer to a statement is this SQLSTATE: to the one with this number, from 0, among
     /// those over all connections of which this is the essence.
     Sql(String, usize, &'static str, When),
+}
+
+/// A message, by what a test was doing when it passed: how many go before it depends on how busy
+/// the machine is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Place {
+    pub step: usize,
+    /// Its number in the step, from 0, over all connections.
+    pub at: usize,
 }
 
 /// What becomes of the connection. The message itself does not arrive, except where this says so.
@@ -171,10 +180,11 @@ impl Wire {
             Direction::ToServer => &mut state.seen.to_server,
             Direction::ToClient => &mut state.seen.to_client,
         };
-        let number = passed.len();
+        let at = passed.iter().filter(|passed| passed.step == step).count();
         passed.push(Passed { step, tag });
+        let here = Place { step, at };
         match state.fault {
-            Some(Fault::Cut(of, at, cut)) if of == direction && at == number => {
+            Some(Fault::Cut(of, place, cut)) if of == direction && place == here => {
                 state.fault = None;
                 state.fire(Some(tag), sql);
                 Some(cut)
