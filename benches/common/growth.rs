@@ -180,7 +180,7 @@ fn rate(count: usize, took: Duration) -> f64 {
 }
 
 /// One batch.
-async fn append(storage: &dyn Storage, partition: &Partition, messages: usize) {
+pub(crate) async fn append(storage: &dyn Storage, partition: &Partition, messages: usize) {
     let builder: RecordsBuilder = std::iter::repeat_n(&message(), messages).collect();
     let append = Append {
         after: None,

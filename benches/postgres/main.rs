@@ -24,6 +24,8 @@
 //! - **processes** are producers that flush each 1,000, on one partition or on one each; the limit is
 //!   as many processes that write blobs.
 //! - **drain** reads everything; the limit reads the blobs with as many commits (an `UPDATE` of a row).
+//! - **commit** is `commit().await` of each message, one by one, beside the statement of the storage on one
+//!   connection, and n at a time, beside n times what one by one gives.
 //! - **forward** is one stream into another, exactly once, each batch as it was read: an `append` in
 //!   which the commits ride, or `.forward(producer)`. It stands beside the same `append` and then a
 //!   commit (at least once), and beside the same by hand: blobs are read, and each is written with an
@@ -47,6 +49,7 @@
 )]
 
 mod child;
+mod commits;
 #[path = "../common/mod.rs"]
 mod common;
 mod drain;
@@ -90,6 +93,7 @@ fn main() {
     for link in Link::ALL {
         produce::measure(&mut bench, &server, link);
         drain::measure(&mut bench, &server, link);
+        commits::measure(&mut bench, &server, link);
         forward::measure(&mut bench, &server, link);
         latency::measure(&mut bench, &server, link);
         ways::measure(&mut bench, &server, link);
