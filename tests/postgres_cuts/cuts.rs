@@ -7,9 +7,9 @@ use crate::postgres_support::proxy::{Cut, Direction, Fault, Passed, Place, Seen}
 use crate::rig::benches;
 use crate::script::{STEPS, Temper};
 
-const DIRECTIONS: [Direction; 2] = [Direction::ToServer, Direction::ToClient];
+pub(crate) const DIRECTIONS: [Direction; 2] = [Direction::ToServer, Direction::ToClient];
 
-fn passed(seen: &Seen, direction: Direction) -> &[Passed] {
+pub(crate) fn passed(seen: &Seen, direction: Direction) -> &[Passed] {
     match direction {
         Direction::ToServer => &seen.to_server,
         Direction::ToClient => &seen.to_client,
@@ -17,7 +17,7 @@ fn passed(seen: &Seen, direction: Direction) -> &[Passed] {
 }
 
 /// What comes late comes late to the server; the client waits no longer.
-fn cuts(direction: Direction) -> impl Iterator<Item = Cut> {
+pub(crate) fn cuts(direction: Direction) -> impl Iterator<Item = Cut> {
     Cut::ALL
         .into_iter()
         .filter(move |cut| direction == Direction::ToServer || *cut != Cut::Late)
@@ -35,7 +35,7 @@ fn exhaustive(clean: &Seen) -> Vec<Case> {
                     _ => Temper::Patient,
                 };
                 let fault = Some(Fault::Cut(direction, place, cut));
-                cases.push(Case { fault, temper });
+                cases.push(Case::of(fault, temper));
             }
         }
     }
@@ -59,7 +59,7 @@ fn sample(clean: &Seen) -> Vec<Case> {
                     _ => Temper::Patient,
                 };
                 let fault = Some(Fault::Cut(direction, Place { step, at }, *cut));
-                cases.push(Case { fault, temper });
+                cases.push(Case::of(fault, temper));
             }
         }
     }
@@ -142,10 +142,8 @@ async fn who_forgets_the_id_writes_twice_and_is_found_out() {
     let step = step.expect("such a step");
     let count = of_steps(&clean.to_client)[step];
     let places = (0..count).map(|at| Place { step, at });
-    let cases = places.map(|place| Case {
-        fault: Some(Fault::Cut(Direction::ToClient, place, Cut::LoseAnswer)),
-        temper: Temper::Forgetful,
-    });
+    let fault = |place| Fault::Cut(Direction::ToClient, place, Cut::LoseAnswer);
+    let cases = places.map(|place| Case::of(Some(fault(place)), Temper::Forgetful));
     let outcomes = play_all(&benches, cases.collect(), Vec::new).await;
     let in_doubt = outcomes.iter().filter(|it| it.book.doubts > 0);
     let (mut met, mut found) = (0, 0);

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use flowstream::ErrorKind;
 
 use crate::plan::{Case, Outcome, all_is_well, clean, play_all};
-use crate::postgres_support::proxy::{Fault, Seen, When};
+use crate::postgres_support::proxy::{Fault, Seen, When, may_fail};
 use crate::rig::benches;
 use crate::script::{Book, STEPS, Temper};
 
 /// A statement that was cancelled, serialization, a deadlock, a full disk, a standby, a server that
 /// ends, a connection that fails, a lock that was not to be had: these pass.
-const PASSING: [&str; 8] = [
+pub(crate) const PASSING: [&str; 8] = [
     "57014", "40001", "40P01", "53100", "25006", "57P01", "08006", "55P03",
 ];
 /// No rights, a schema that somebody changed, damage, and a defect: these do not.
@@ -31,14 +31,8 @@ fn codes() -> Vec<&'static str> {
     PASSING.into_iter().chain(LASTING).collect()
 }
 
-/// The end of a transaction that failed, or of a session, does not fail itself: what the server did
-/// then is over.
-fn may_fail(essence: &str) -> bool {
-    !["rollback", "unlisten *", ""].contains(&&*essence.to_lowercase())
-}
-
 /// How often each statement is sent.
-fn statements(clean: &Seen) -> BTreeMap<&str, usize> {
+pub(crate) fn statements(clean: &Seen) -> BTreeMap<&str, usize> {
     let mut counts = BTreeMap::new();
     let sent = clean.statements.iter().map(|sent| &*sent.essence);
     for essence in sent.filter(|essence| may_fail(essence)) {
@@ -56,7 +50,7 @@ fn exhaustive(clean: &Seen) -> Vec<Case> {
             for when in WHENS {
                 for temper in [Temper::Hasty, Temper::Patient] {
                     let fault = Some(Fault::Sql(essence.to_owned(), at, code, when));
-                    cases.push(Case { fault, temper });
+                    cases.push(Case::of(fault, temper));
                 }
             }
         }
@@ -77,13 +71,12 @@ fn sample(clean: &Seen) -> Vec<Case> {
             };
             let code = codes.next().expect("they come again");
             let fault = Some(Fault::Sql(essence.to_owned(), at, code, when));
-            cases.push(Case { fault, temper });
+            cases.push(Case::of(fault, temper));
         }
         if essence.contains(".batches (") && count > 1 {
             for (code, when) in ["57P01", "08006"].into_iter().zip(WHENS) {
                 let fault = Some(Fault::Sql(essence.to_owned(), 1, code, when));
-                let temper = Temper::Hasty;
-                cases.push(Case { fault, temper });
+                cases.push(Case::of(fault, Temper::Hasty));
             }
         }
         // Or each code would come at the same time of all statements.

@@ -11,6 +11,7 @@ mod consuming;
 mod cuts;
 mod errors;
 mod framing;
+mod pairs;
 mod plan;
 #[path = "../postgres_support/mod.rs"]
 mod postgres_support;

@@ -9,14 +9,27 @@ use futures::FutureExt;
 use futures::future::join_all;
 
 use crate::check::check;
-use crate::postgres_support::proxy::{Fault, Passed, Seen};
+use crate::postgres_support::proxy::{Fault, Fired, Passed, Seen, Then};
 use crate::rig::Bench;
 use crate::script::{Book, STEPS, Script, Temper};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
     pub(crate) fault: Option<Fault>,
+    /// A second one.
+    pub(crate) then: Option<Then>,
     pub(crate) temper: Temper,
+}
+
+impl Case {
+    pub(crate) fn of(fault: Option<Fault>, temper: Temper) -> Self {
+        let then = None;
+        Self {
+            fault,
+            then,
+            temper,
+        }
+    }
 }
 
 pub(crate) struct Outcome {
@@ -43,7 +56,7 @@ fn spread(cases: Vec<Case>) -> Vec<Case> {
 }
 
 /// A number that looks random (SplitMix64).
-fn scatter(number: u64) -> u64 {
+pub(crate) fn scatter(number: u64) -> u64 {
     let z = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -52,10 +65,7 @@ fn scatter(number: u64) -> u64 {
 
 /// What a run without a fault does.
 pub(crate) async fn clean(benches: &[Bench]) -> Seen {
-    let case = Case {
-        fault: None,
-        temper: Temper::Hasty,
-    };
+    let case = Case::of(None, Temper::Hasty);
     let mut seen = Seen::default();
     // The server's caches are cold the first time.
     for _ in 0..2 {
@@ -105,6 +115,7 @@ async fn play(bench: &Bench, case: Case) -> Outcome {
     let run = bench.next_run();
     let mut script = Script::new(bench, run, case.temper);
     bench.proxy.arm(case.fault.clone());
+    bench.proxy.then(case.then);
     let running = AssertUnwindSafe(script.run()).catch_unwind().await;
     bench.proxy.heal();
     let seen = bench.proxy.seen();
@@ -125,10 +136,13 @@ async fn play(bench: &Bench, case: Case) -> Outcome {
 pub(crate) fn all_is_well(outcomes: &[Outcome]) {
     let wrong = outcomes.iter().filter_map(|outcome| {
         let wrong = outcome.verdict.as_ref().err()?;
-        let fired = outcome.seen.fired.as_ref();
-        let place = fired.map(|fired| (STEPS[fired.step], fired.tag, &fired.essence));
+        let place = |fired: &Option<Fired>| {
+            let fired = fired.as_ref()?;
+            Some((STEPS[fired.step], fired.tag, fired.essence.clone()))
+        };
+        let (first, second) = (place(&outcome.seen.fired), place(&outcome.seen.fired_again));
         Some(format!(
-            "{:?}, which struck at {place:?}: {wrong}; told: {:#?}",
+            "{:?}, which struck at {first:?}, and then {second:?}: {wrong}; told: {:#?}",
             outcome.case, outcome.book.errors
         ))
     });

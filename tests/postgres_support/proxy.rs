@@ -11,7 +11,7 @@ mod fault;
 mod frames;
 
 #[allow(unused_imports, reason = "not every test needs all of it")]
-pub use fault::{Cut, Direction, Fault, Fired, Passed, Place, Seen, Sent, When};
+pub use fault::{Cut, Direction, Fault, Fired, Passed, Place, Seen, Sent, Then, When, may_fail};
 #[allow(unused_imports, reason = "not every test needs all of it")]
 pub use frames::Tag;
 
@@ -87,6 +87,11 @@ impl Proxy {
     /// Counts from now on, and breaks this once.
     pub fn arm(&self, fault: Option<Fault>) {
         self.wire.arm(fault);
+    }
+
+    /// Once what it was armed with has struck, this does, once.
+    pub fn then(&self, then: Option<Then>) {
+        self.wire.then(then);
     }
 
     /// What is counted from now on is of this step of a test.

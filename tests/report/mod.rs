@@ -16,8 +16,8 @@
 //! Everything is shown under its suite. Counts with these names are also added up over all suites:
 //! `acked`, `lost`, `gaps`, `order errors`, `doubled`, `exactly-once duplicates`, `delivered again`,
 //! `owners beyond one an epoch`, `zombie commits refused`, `zombie appends refused`,
-//! `zombie commits accepted`, `cut points`, `cancel points`, `crash images`, `planted bugs`,
-//! `bad inputs`, `seeds`; and the greatest of `recovery ms`, `delivered again in one takeover` and
+//! `zombie commits accepted`, `cut points`, `pairs of faults`, `cancel points`, `crash images`,
+//! `planted bugs`, `bad inputs`, `seeds`; and the greatest of `recovery ms`, `delivered again in one takeover` and
 //! `delivered again in one takeover, bound` is found. A control run reports nothing but `planted bugs`.
 
 #![allow(dead_code, unreachable_pub, reason = "not every suite needs all of it")]

@@ -23,6 +23,16 @@ pub enum Fault {
     Sql(String, usize, &'static str, When),
 }
 
+/// A second fault, which strikes while the first is being recovered from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Then {
+    /// At the message of this direction with this number, from 0, among those after the first fault.
+    Cut(Direction, usize, Cut),
+    /// The next statement fails that is the same as the one that the first fault struck; or the next
+    /// of any kind, where that was none.
+    Sql(&'static str, When),
+}
+
 /// A message, by what a test was doing when it passed: how many go before it depends on how busy
 /// the machine is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -105,6 +115,8 @@ pub struct Seen {
     pub statements: Vec<Sent>,
     /// At which message or statement the fault struck.
     pub fired: Option<Fired>,
+    /// And at which the second.
+    pub fired_again: Option<Fired>,
     /// What came late has come to the server.
     pub landed_late: bool,
 }
@@ -128,6 +140,7 @@ pub(super) struct Wire {
 struct State {
     is_armed: bool,
     fault: Option<Fault>,
+    then: Option<Then>,
     step: usize,
     seen: Seen,
 }
@@ -152,12 +165,18 @@ impl Wire {
         };
     }
 
+    pub(super) fn then(&self, then: Option<Then>) {
+        self.state().then = then;
+    }
+
     pub(super) fn set_step(&self, step: usize) {
         self.state().step = step;
     }
 
     pub(super) fn heal(&self) {
-        self.state().fault = None;
+        let mut state = self.state();
+        (state.fault, state.then) = (None, None);
+        drop(state);
         self.heals.send_modify(|heals| *heals += 1);
     }
 
@@ -187,10 +206,23 @@ impl Wire {
             Some(Fault::Cut(of, place, cut)) if of == direction && place == here => {
                 state.fault = None;
                 state.fire(Some(tag), sql);
-                Some(cut)
+                return Some(cut);
             }
-            _ => None,
+            _ => {}
         }
+        if state.seen.fired.is_none() {
+            return None;
+        }
+        match &mut state.then {
+            Some(Then::Cut(of, 0, cut)) if *of == direction => {
+                let cut = *cut;
+                state.fire_again(Some(tag), sql);
+                return Some(cut);
+            }
+            Some(Then::Cut(of, left, _)) if *of == direction => *left -= 1,
+            _ => {}
+        }
+        None
     }
 
     /// Counts a statement; how it is to fail.
@@ -208,14 +240,29 @@ impl Wire {
             }
             _ => None,
         };
+        let fails_again = match (state.then, &state.seen.fired) {
+            (Some(Then::Sql(code, when)), Some(first)) if may_fail(&essence) => {
+                let is_it = first.essence == essence || !may_fail(&first.essence);
+                is_it.then_some((code, when))
+            }
+            _ => None,
+        };
         let step = state.step;
         state.seen.statements.push(Sent { step, essence });
         if fails.is_some() {
             state.fault = None;
             state.fire(None, sql);
+        } else if fails_again.is_some() {
+            state.fire_again(None, sql);
         }
-        fails
+        fails.or(fails_again)
     }
+}
+
+/// The end of a transaction that failed, or of a session, does not fail itself: what the server did
+/// then is over.
+pub fn may_fail(essence: &str) -> bool {
+    !["rollback", "unlisten *", ""].contains(&&*essence.to_lowercase())
 }
 
 /// What a statement is, whatever storage and process it is of, in a line.
@@ -231,10 +278,19 @@ fn essence(sql: &str) -> String {
 
 impl State {
     fn fire(&mut self, tag: Option<Tag>, sql: &str) {
-        self.seen.fired = Some(Fired {
+        self.seen.fired = Some(self.here(tag, sql));
+    }
+
+    fn fire_again(&mut self, tag: Option<Tag>, sql: &str) {
+        self.then = None;
+        self.seen.fired_again = Some(self.here(tag, sql));
+    }
+
+    fn here(&self, tag: Option<Tag>, sql: &str) -> Fired {
+        Fired {
             step: self.step,
             tag,
             essence: essence(sql),
-        });
+        }
     }
 }
