@@ -52,17 +52,11 @@ fn child() {
     worker::run_if_asked();
 }
 
-/// How long to go on, where that was asked for.
-fn soak() -> Duration {
-    let minutes = std::env::var("FLOWSTREAM_SOAK").ok();
-    let minutes = minutes.map_or(0.0, |it| it.parse().expect("a number of minutes"));
-    Duration::from_secs_f64(minutes * 60.0)
-}
-
 /// Rounds in which these things go wrong, until the time that was asked for is over; the first takes a
 /// few seconds.
 fn rounds(suite: &'static str, place: Place, kinds: &[Kind], every: Range<u64>) {
-    let is_long = !soak().is_zero();
+    let soak = report::soak();
+    let is_long = soak.is_some();
     let terms = Terms {
         residents: is_long,
         ..Terms::default()
@@ -70,7 +64,7 @@ fn rounds(suite: &'static str, place: Place, kinds: &[Kind], every: Range<u64>) 
     let time = Duration::from_secs(if is_long { 40 } else { 7 });
     let bound = terms.in_flight;
     let scene = Scene::new(suite, place, terms);
-    let rounds = scene.rounds(soak(), |scene| {
+    let rounds = scene.rounds(soak.unwrap_or_default(), |scene| {
         scene.round(|place, crew, dice| rage(place, crew, dice, kinds, every.clone(), time))
     });
     let (outcomes, rests) = rounds.unwrap();
@@ -108,7 +102,7 @@ fn servers_crash_restart_and_fail_over() {
     let mut place = Place::new(Cluster::start_with(SETTINGS));
     place.follow_synchronously();
     let mut kinds = TO_SERVERS.to_vec();
-    if !soak().is_zero() {
+    if report::soak().is_some() {
         kinds.extend(TO_PROCESSES);
     }
     rounds("server chaos", place, &kinds, 200..800);

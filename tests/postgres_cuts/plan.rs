@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures::FutureExt;
 use futures::future::join_all;
 
 use crate::check::check;
 use crate::postgres_support::proxy::{Fault, Fired, Passed, Seen, Then};
+use crate::report::soak;
 use crate::rig::Bench;
 use crate::script::{Book, STEPS, Script, Temper};
 
@@ -37,15 +38,6 @@ pub(crate) struct Outcome {
     pub(crate) seen: Seen,
     pub(crate) book: Book,
     pub(crate) verdict: Result<(), String>,
-}
-
-/// For how long everything is to be tried, if it is.
-fn soak() -> Option<Duration> {
-    let minutes = std::env::var("FLOWSTREAM_SOAK").ok()?;
-    let minutes: u64 = minutes
-        .parse()
-        .expect("FLOWSTREAM_SOAK is a number of minutes");
-    (minutes > 0).then(|| Duration::from_secs(60 * minutes))
 }
 
 /// All of them, in an order in which what is tried first is spread over all.

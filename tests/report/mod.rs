@@ -26,6 +26,19 @@ use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// For how long each test of a suite goes on that can, where that was asked for: `FLOWSTREAM_SOAK`
+/// is a number of minutes.
+///
+/// # Panics
+///
+/// If it is none.
+pub fn soak() -> Option<Duration> {
+    let minutes = std::env::var("FLOWSTREAM_SOAK").ok()?;
+    let minutes: f64 = minutes.parse().expect("FLOWSTREAM_SOAK is in minutes");
+    (minutes > 0.0).then(|| Duration::from_secs_f64(60.0 * minutes))
+}
 
 /// One line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

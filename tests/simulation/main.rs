@@ -84,7 +84,7 @@ fn whatever_happens_all_promises_hold() {
         println!("{outcome:#?}");
         return assert_eq!(outcome.found, []);
     }
-    let soak = number("FLOWSTREAM_SOAK").map(|minutes| Duration::from_secs(60 * minutes));
+    let soak = report::soak();
     let seeds = match soak {
         Some(_) => u64::MAX,
         None => number("FLOWSTREAM_SEEDS").unwrap_or(SEEDS),

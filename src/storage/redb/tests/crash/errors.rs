@@ -14,11 +14,15 @@ struct Trouble {
 }
 
 /// A script on a disk that fails: each operation is done again until it succeeds. The disk is well
-/// after the first error that is seen.
+/// after the first error that is seen, or fails once more.
 struct Run {
     place: Place,
     faults: Arc<Faults>,
     errors: u32,
+    /// What fails after the first error that is seen.
+    second: Option<Trouble>,
+    /// How many operations of the disk had failed when that was set.
+    failed_before: Option<u64>,
     /// Whether an append is tried again as if it were another one.
     is_careless: bool,
 }
@@ -31,6 +35,8 @@ impl Run {
             place,
             faults,
             errors: 0,
+            second: None,
+            failed_before: None,
             is_careless: false,
         }
     }
@@ -91,6 +97,30 @@ impl Run {
         self.errors += 1;
         assert!(self.errors <= 3, "it does not recover: {error:?}");
         self.faults.heal();
+        if let Some(second) = self.second.take() {
+            self.failed_before = Some(self.failed());
+            self.arm(second);
+        }
+    }
+
+    fn arm(&self, trouble: Trouble) {
+        if trouble.tears {
+            self.faults.tear();
+        }
+        match trouble.of_reads {
+            true => self.faults.fail_reads(trouble.after, trouble.count),
+            false => self.faults.fail(trouble.after, trouble.count),
+        }
+    }
+
+    fn failed(&self) -> u64 {
+        self.faults.fired().values().sum()
+    }
+
+    /// Whether the second one failed as well.
+    fn is_pair(&self) -> bool {
+        self.failed_before
+            .is_some_and(|before| self.failed() > before)
     }
 }
 
@@ -143,32 +173,34 @@ async fn troubles(ops: &[Op], stride: usize) -> (Vec<Trouble>, State) {
     (all, expected)
 }
 
-async fn meet(trouble: Trouble, ops: &[Op], is_careless: bool) -> (Run, State) {
+async fn meet(
+    trouble: Trouble,
+    second: Option<Trouble>,
+    ops: &[Op],
+    is_careless: bool,
+) -> (Run, State) {
     let mut run = Run::new().await;
-    run.is_careless = is_careless;
-    if trouble.tears {
-        run.faults.tear();
-    }
-    match trouble.of_reads {
-        true => run.faults.fail_reads(trouble.after, trouble.count),
-        false => run.faults.fail(trouble.after, trouble.count),
-    }
+    (run.second, run.is_careless) = (second, is_careless);
+    run.arm(trouble);
     let state = settled(run.run(ops).await);
     (run, state)
 }
 
 #[tokio::test]
 async fn whenever_the_disk_fails_nothing_is_lost_or_doubled() {
-    let soak = soak();
-    let until = Instant::now() + soak;
-    let stride = if soak.is_zero() { 9 } else { 1 };
+    let until = Instant::now() + soak();
+    // Some troubles of one script; then all of others, as far as there is time.
+    let mut stride = 9;
     let mut fired = BTreeMap::<&str, u64>::new();
     let (mut runs, mut seen) = (0, 0);
     for seed in 1.. {
         let ops = script(seed, 30);
         let (troubles, expected) = troubles(&ops, stride).await;
         for trouble in troubles {
-            let (run, state) = meet(trouble, &ops, false).await;
+            if stride == 1 && Instant::now() >= until {
+                break;
+            }
+            let (run, state) = meet(trouble, None, &ops, false).await;
             assert!(
                 state == expected,
                 "seed {seed}, {trouble:?}: {state:?} instead of {expected:?}"
@@ -180,6 +212,7 @@ async fn whenever_the_disk_fails_nothing_is_lost_or_doubled() {
             }
         }
         println!("seed {seed}: {runs} runs so far, {seen} with an error; failed: {fired:?}");
+        stride = 1;
         if Instant::now() >= until {
             break;
         }
@@ -193,12 +226,51 @@ async fn whenever_the_disk_fails_nothing_is_lost_or_doubled() {
     }
 }
 
+/// The first error makes the file be opened anew: the second strikes meanwhile, or soon after.
+#[tokio::test]
+async fn a_second_error_while_the_first_is_recovered_from_loses_nothing_either() {
+    let until = Instant::now() + soak();
+    let mut random = Random::new(1);
+    let (mut runs, mut pairs) = (0, 0);
+    for seed in 1.. {
+        let ops = script(seed, 20);
+        let (troubles, expected) = troubles(&ops, 29).await;
+        for trouble in troubles {
+            if seed > 1 && Instant::now() >= until {
+                break;
+            }
+            let second = Trouble {
+                of_reads: random.one_in(3),
+                after: random.below(12) as u64,
+                count: 1,
+                tears: trouble.tears,
+            };
+            let (run, state) = meet(trouble, Some(second), &ops, false).await;
+            assert!(
+                state == expected,
+                "seed {seed}, {trouble:?}, {second:?}: {state:?} instead of {expected:?}"
+            );
+            runs += 1;
+            pairs += usize::from(run.is_pair());
+        }
+        if Instant::now() >= until {
+            break;
+        }
+    }
+    println!("{pairs} pairs of errors in {runs} runs");
+    report::Report::of("disk errors")
+        .count("pairs of faults", pairs)
+        .count("lost", 0)
+        .write();
+    assert!(pairs * 4 > runs, "hardly any: {pairs} of {runs}");
+}
+
 #[tokio::test]
 async fn who_does_not_heed_a_doubt_doubles() {
     let ops = script(1, 12);
     let (troubles, expected) = troubles(&ops, 1).await;
     for trouble in troubles {
-        let (_, state) = meet(trouble, &ops, true).await;
+        let (_, state) = meet(trouble, None, &ops, true).await;
         if state != expected {
             return;
         }

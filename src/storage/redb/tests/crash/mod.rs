@@ -141,16 +141,14 @@ fn sorted(state: &State) -> Vec<(Range<u64>, Vec<String>)> {
 
 /// How long it shall go on.
 fn soak() -> Duration {
-    let minutes = std::env::var("FLOWSTREAM_SOAK").map_or(0, |minutes| minutes.parse().unwrap());
-    Duration::from_secs(60 * minutes)
+    report::soak().unwrap_or_default()
 }
 
 #[tokio::test]
 async fn whatever_a_crash_leaves_holds_all_that_was_acknowledged() {
-    let soak = soak();
-    let until = Instant::now() + soak;
-    // Some of the images of one script, or all of many.
-    let (mut seed, one_in) = (1, if soak.is_zero() { 5 } else { 1 });
+    let until = Instant::now() + soak();
+    // Some of the images of one script; then all of others, as far as there is time.
+    let (mut seed, mut one_in) = (1, 5);
     let mut counts = BTreeMap::<Kept, usize>::new();
     loop {
         let recording = record(seed, 60).await;
@@ -165,6 +163,9 @@ async fn whatever_a_crash_leaves_holds_all_that_was_acknowledged() {
         });
         let place = Place::swift();
         for image in images {
+            if seed > 1 && Instant::now() >= until {
+                break;
+            }
             *counts.entry(image.kept).or_default() += 1;
             let checked = check(&recording, &place, &image).await;
             checked.unwrap_or_else(|error| {
@@ -178,7 +179,7 @@ async fn whatever_a_crash_leaves_holds_all_that_was_acknowledged() {
         println!(
             "seed {seed}: {number} operations, {writes} changes of the file, images so far {counts:?}"
         );
-        seed += 1;
+        (seed, one_in) = (seed + 1, 1);
         if Instant::now() >= until {
             break;
         }
@@ -206,9 +207,13 @@ async fn a_crash_while_a_crash_is_recovered_from_loses_nothing_either() {
     });
     random.shuffle(&mut first);
     first.truncate(if soak().is_zero() { 3 } else { 200 });
+    let until = Instant::now() + soak();
     let place = Place::swift();
     let mut count = 0;
-    for crash in first {
+    for (number, crash) in first.into_iter().enumerate() {
+        if number >= 3 && Instant::now() >= until {
+            break;
+        }
         let (recovery, faults) = Place::frail();
         fs::write(recovery.path(), &crash.file).unwrap();
         faults.record(&recovery.path());
