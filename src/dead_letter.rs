@@ -53,7 +53,7 @@ pub(crate) fn letter(delivery: Delivery, attempts: u32, reason: &str, to: &Name)
     // One that died before tells where it was last: that message has the rest.
     let kept = message.headers().iter();
     for (name, value) in kept.filter(|(name, _)| !name.starts_with(PREFIX)) {
-        add(&mut headers, name, value);
+        headers.put(name, value);
     }
     for (name, value) in [
         ("stream", group.partition.stream.as_str()),
@@ -64,7 +64,7 @@ pub(crate) fn letter(delivery: Delivery, attempts: u32, reason: &str, to: &Name)
         ("reason", cut(reason)),
         ("time", &millis(now).to_string()),
     ] {
-        add(&mut headers, &format!("{PREFIX}{name}"), value.as_bytes());
+        headers.put(&format!("{PREFIX}{name}"), value.as_bytes());
     }
     let mut letter = message.with_headers(headers).with_timestamp(timestamp);
     letter.send_to(to.clone());
@@ -97,12 +97,6 @@ pub(crate) async fn append(
             Batch::default(),
         )),
     }
-}
-
-/// Names and values that were in headers before, or are short: none is refused.
-fn add(headers: &mut Headers, name: &str, value: &[u8]) {
-    let added = headers.insert(name, value);
-    debug_assert!(added.is_ok(), "{name}");
 }
 
 fn cut(reason: &str) -> &str {

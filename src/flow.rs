@@ -151,7 +151,8 @@ impl Flowstream {
     ///
     /// # Errors
     ///
-    /// [`NotFound`](ErrorKind::NotFound) if there is no such stream or partition.
+    /// [`NotFound`](ErrorKind::NotFound) if there is no such stream or partition, and
+    /// [`Data`](ErrorKind::Data) if the log is damaged there.
     pub async fn read(
         &self,
         stream: impl AsRef<str>,
@@ -167,7 +168,15 @@ impl Flowstream {
             max_bytes: 1 << 20,
             group: None,
         };
-        let fetched = self.retry(|| self.storage().read(read.clone())).await?;
+        let mut fetched = self.retry(|| self.storage().read(read.clone())).await?;
+        let first = from.max(fetched.bounds.start);
+        if fetched.cut_at_gap(first) == first && first < fetched.bounds.end {
+            let text = format!(
+                "{}: the message at offset {first} is missing in the log, though there are later ones",
+                read.partition
+            );
+            return Err(Error::new(ErrorKind::Data, text));
+        }
         let batches = fetched.batches.iter();
         Ok(batches
             .flat_map(|batch| {

@@ -51,20 +51,26 @@ impl Headers {
                 name.len()
             )));
         }
-        let Ok(value_len) = u32::try_from(value.len()) else {
+        if u32::try_from(value.len()).is_err() {
             return Err(Error::invalid(format!("the header {name:?} is over 4 GiB")));
-        };
+        }
+        self.put(name, value);
+        Ok(())
+    }
+
+    /// One that was in headers before, and is taken as it is: what is stored may have a name that
+    /// nobody can give any more.
+    pub(crate) fn put(&mut self, name: &str, value: &[u8]) {
         let mut grown = match std::mem::take(&mut self.encoded).try_into_mut() {
             Ok(unique) => unique,
             Err(shared) => BytesMut::from(&shared[..]),
         };
         grown.reserve(PREFIX + name.len() + value.len());
         grown.put_u16_le(name.len() as u16);
-        grown.put_u32_le(value_len);
+        grown.put_u32_le(value.len() as u32);
         grown.put_slice(name.as_bytes());
         grown.put_slice(value);
         self.encoded = grown.freeze();
-        Ok(())
     }
 
     /// The value of the first header with this name.

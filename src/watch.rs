@@ -146,8 +146,11 @@ impl Shared {
         let (partitions, ends): (Vec<Partition>, Vec<u64>) =
             self.state().partitions.iter().map(known).unzip();
         let looked = match self.look(&partitions, &ends).await {
-            // One that is gone is no concern of those who watch the others.
-            Err(error) if error.kind() == ErrorKind::NotFound && partitions.len() > 1 => {
+            // One that is gone or damaged is no concern of those who watch the others.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Data)
+                    && partitions.len() > 1 =>
+            {
                 let each = partitions.chunks(1).zip(ends.chunks(1));
                 let mut looked = Ok(());
                 for (partition, end) in each {

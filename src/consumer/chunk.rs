@@ -89,7 +89,7 @@ impl Chunk {
         if run.offsets.is_empty() {
             self.runs.pop_front();
         }
-        let attempt = 1 + self.begun(offset);
+        let attempt = self.begun(offset).saturating_add(1);
         let session = self.session.clone();
         Some(Delivery::new(
             message,

@@ -8,7 +8,7 @@ use super::lane::{Lane, PAUSE};
 use super::session::Session;
 use crate::clock::sleep;
 use crate::error::{Error, ErrorKind};
-use crate::storage::{Read, StoredBatch};
+use crate::storage::Read;
 
 /// Reads from the position of the group on, and sleeps at the end of the log until the watch wakes
 /// it. Never ends by itself.
@@ -61,7 +61,7 @@ pub(super) async fn fetch(lane: &mut Lane, session: &Arc<Session>) {
             from = start;
             continue;
         }
-        if cut_at_gap(from, &mut fetched.batches) == from && from < fetched.bounds.end {
+        if fetched.cut_at_gap(from) == from && from < fetched.bounds.end {
             room.send(Event::Error(damaged(lane, from)));
             sleep(&*clock, PAUSE).await;
             continue;
@@ -87,24 +87,6 @@ pub(super) async fn fetch(lane: &mut Lane, session: &Arc<Session>) {
             room.send(Event::Messages(chunk));
         }
     }
-}
-
-/// Keeps what follows without a gap, and says where that ends. A storage has no gaps: if there is one,
-/// somebody deleted what is missing.
-fn cut_at_gap(from: u64, batches: &mut Vec<StoredBatch>) -> u64 {
-    let mut next = from;
-    let whole = batches.iter().position(|batch| {
-        let offsets = batch.offsets();
-        let is_behind_gap = offsets.start > next;
-        next = if is_behind_gap {
-            next
-        } else {
-            next.max(offsets.end)
-        };
-        is_behind_gap
-    });
-    batches.truncate(whole.unwrap_or(batches.len()));
-    next
 }
 
 fn damaged(lane: &Lane, missing: u64) -> Error {

@@ -112,21 +112,41 @@ impl Shared {
         groups.sort_unstable();
         groups.dedup();
         let began = self.clock.now();
-        let states = self
-            .retry
-            .run(&*self.clock, || self.storage.observe(&groups))
-            .await;
+        let states = self.observe(&groups).await;
         for Waiting { group, answer, .. } in waiting {
-            let state = match (&states, groups.binary_search(&group)) {
-                (Ok(states), Ok(at)) => states.get(at).cloned().flatten().ok_or_else(|| {
+            let Ok(at) = groups.binary_search(&group) else {
+                continue;
+            };
+            let state = match states.get(at) {
+                Some(Ok(Some(state))) => Ok(state.clone()),
+                Some(Err(error)) => Err(error.share()),
+                _ => {
                     let text = format!("there is no {group} any more");
-                    Error::new(ErrorKind::NotFound, text)
-                }),
-                (Err(error), _) => Err(error.share()),
-                (_, Err(_)) => continue,
+                    Err(Error::new(ErrorKind::NotFound, text))
+                }
             };
             // Who is gone does not want to know.
             let _ = answer.send((began, state));
+        }
+    }
+
+    async fn observe(&self, groups: &[Group]) -> Vec<Result<Option<GroupState>>> {
+        let observe = async |groups: &[Group]| {
+            let observe = || self.storage.observe(groups);
+            self.retry.run(&*self.clock, observe).await
+        };
+        match observe(groups).await {
+            Ok(states) => states.into_iter().map(Ok).collect(),
+            // One that is damaged is no concern of those who wait for the others.
+            Err(error) if error.kind() == ErrorKind::Data && groups.len() > 1 => {
+                let mut states = Vec::with_capacity(groups.len());
+                for group in groups.chunks(1) {
+                    let state = observe(group).await;
+                    states.push(state.map(|states| states.into_iter().next().flatten()));
+                }
+                states
+            }
+            Err(error) => groups.iter().map(|_| Err(error.share())).collect(),
         }
     }
 }

@@ -352,6 +352,26 @@ pub struct Fetched {
     pub epoch: u64,
 }
 
+impl Fetched {
+    /// Keeps what follows on `from` without a gap, and says where that ends. A storage has no gaps: if
+    /// there is one, somebody deleted what is missing.
+    pub(crate) fn cut_at_gap(&mut self, from: u64) -> u64 {
+        let mut next = from;
+        let whole = self.batches.iter().position(|batch| {
+            let offsets = batch.offsets();
+            let is_behind_gap = offsets.start > next;
+            next = if is_behind_gap {
+                next
+            } else {
+                next.max(offsets.end)
+            };
+            is_behind_gap
+        });
+        self.batches.truncate(whole.unwrap_or(self.batches.len()));
+        next
+    }
+}
+
 /// A batch in the log.
 #[derive(Debug, Clone)]
 pub struct StoredBatch {

@@ -16,6 +16,8 @@ mod report;
 #[path = "../support/mod.rs"]
 mod support;
 
+#[cfg(feature = "postgres")]
+mod damage;
 mod decoding;
 mod driver;
 mod large;
@@ -68,8 +70,7 @@ async fn open(url: &str) -> Flowstream {
 
 /// The seeds to run with: the first, and others for as long as it is to last.
 fn seeds() -> impl Iterator<Item = u64> {
-    let soak = std::env::var("FLOWSTREAM_SOAK").map_or(0, |minutes| minutes.parse().unwrap());
-    let until = Instant::now() + Duration::from_secs(60 * soak);
+    let until = Instant::now() + report::soak().unwrap_or_default();
     (1..).take_while(move |seed| *seed == 1 || Instant::now() < until)
 }
 

@@ -114,7 +114,7 @@ impl<'r> Reader<'r> {
     /// An offset, an epoch, a generation.
     pub(super) fn offset(&mut self) -> Result<u64> {
         let value = self.bigint()?.ok_or_else(not_understood)?;
-        u64::try_from(value).map_err(|_| not_understood())
+        u64::try_from(value).map_err(|_| nonsense())
     }
 
     pub(super) fn id(&mut self) -> Result<Option<Id>> {
@@ -146,18 +146,22 @@ impl<'r> Reader<'r> {
     /// The elements of an array without NULLs; none of one that is NULL itself.
     fn array<T: FromStr, const N: usize>(&mut self, binary: fn([u8; N]) -> T) -> Result<Vec<T>> {
         let (format, bytes) = self.raw()?.unwrap_or((PgValueFormat::Binary, &[]));
-        decode_array(format, bytes, binary).ok_or_else(not_understood)
+        decode_array(format, bytes, binary).ok_or_else(nonsense)
     }
 
     /// A range of offsets in two columns.
     pub(super) fn bounds(&mut self) -> Result<std::ops::Range<u64>> {
-        Ok(self.offset()?..self.offset()?)
+        let bounds = self.offset()?..self.offset()?;
+        match bounds.start <= bounds.end {
+            true => Ok(bounds),
+            false => Err(nonsense()),
+        }
     }
 
     /// Position and acked ranges.
     pub(super) fn progress(&mut self) -> Result<Progress> {
         let mut progress = Progress::at(self.offset()?);
-        progress.merge(&decode_ranges(self.text()?).ok_or_else(not_understood)?);
+        progress.merge(&decode_ranges(self.text()?).ok_or_else(nonsense)?);
         Ok(progress)
     }
 
@@ -167,9 +171,14 @@ impl<'r> Reader<'r> {
         let epoch = self.offset()?;
         let generation = self.offset()?;
         let progress = self.progress()?;
-        let offsets = self.array(u64::from_be_bytes)?;
-        let counts = self.array(u32::from_be_bytes)?;
-        let mut attempts: Vec<(u64, u32)> = offsets.into_iter().zip(counts).collect();
+        let offsets = self.array(i64::from_be_bytes)?;
+        let counts = self.array(i32::from_be_bytes)?;
+        let attempts = offsets.into_iter().zip(counts).map(|(offset, count)| {
+            let attempt = (offset.try_into().ok()?, count.try_into().ok()?);
+            Some(attempt)
+        });
+        let attempts: Option<Vec<(u64, u32)>> = attempts.collect();
+        let mut attempts = attempts.ok_or_else(nonsense)?;
         attempts.sort_unstable();
         let bounds = self.bounds()?;
         let incarnation = self.bigint()?.unwrap_or_default() as u64;
@@ -197,7 +206,8 @@ impl<'r> Reader<'r> {
         let bodies = self.bytes()?.unwrap_or_default();
         let attribute_ends = self.array(u32::from_be_bytes)?;
         let attributes = self.bytes()?;
-        if ends.len() != count as usize {
+        let is_whole = attributes.is_some() || attribute_ends.is_empty();
+        if ends.len() != count as usize || !is_whole {
             return Err(damaged(base));
         }
         let mut encoded = Vec::with_capacity(
@@ -300,7 +310,15 @@ pub(super) fn not_understood() -> Error {
     )
 }
 
-fn damaged(base: i64) -> Error {
+/// Somebody else wrote that.
+pub(super) fn nonsense() -> Error {
+    Error::new(
+        ErrorKind::Data,
+        "a row holds what flowstream never writes: restore the database from a backup",
+    )
+}
+
+pub(super) fn damaged(base: i64) -> Error {
     Error::new(
         ErrorKind::Data,
         format!("the batch at offset {base} is damaged: restore the database from a backup"),

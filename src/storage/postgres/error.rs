@@ -209,6 +209,15 @@ impl Server {
                 ErrorKind::Data,
                 format!("the database {name} is damaged: {message}"),
             ),
+            // A number or a range that cannot be, NULL, no row: nothing that flowstream writes leads
+            // to these.
+            "22000" | "22003" | "22008" | "23502" | "P0002" => (
+                ErrorKind::Data,
+                format!(
+                    "rows in {name} hold what flowstream never writes: {message}; restore the \
+                     database from a backup"
+                ),
+            ),
             _ => (
                 ErrorKind::Internal,
                 format!("{name} reports an error: {message}"),

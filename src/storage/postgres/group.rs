@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::columns::{Reader, encode_ranges, not_understood};
+use super::columns::{Reader, encode_ranges, nonsense, not_understood};
 use super::core::Core;
 use super::gate::Pass;
 use super::log::as_bigint;
@@ -113,9 +113,10 @@ impl Core {
         let rows = self.run(&self.pool, &self.sql.groups, &values).await?;
         let group = |row| {
             let mut columns = Reader::new(row);
-            let stream = Name::new(columns.text()?)?;
-            let index = columns.int()?.ok_or_else(not_understood)? as u32;
-            let name = Name::new(columns.text()?)?;
+            let stream = Name::new(columns.text()?).map_err(|_| nonsense())?;
+            let index = columns.int()?.ok_or_else(not_understood)?;
+            let index = u32::try_from(index).map_err(|_| nonsense())?;
+            let name = Name::new(columns.text()?).map_err(|_| nonsense())?;
             let partition = Partition { stream, index };
             Ok(Group { partition, name })
         };

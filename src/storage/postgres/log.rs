@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::append::arrays;
-use super::columns::{Reader, not_understood};
+use super::columns::{Reader, damaged, nonsense, not_understood};
 use super::core::Core;
 use super::value::Value;
 use crate::error::Result;
@@ -33,7 +33,12 @@ impl Core {
             .await?;
         let row = rows.first().ok_or_else(not_understood)?;
         match Reader::new(row).int()? {
-            Some(partitions) => Ok(StreamSettings::new(partitions as u32)),
+            Some(partitions) => {
+                let there = u32::try_from(partitions).map_err(|_| nonsense())?;
+                // Whoever uses the stream makes something for each.
+                group::partitions(stream, Some(there)).map_err(|_| nonsense())?;
+                Ok(StreamSettings::new(there))
+            }
             None => Err(allowed.err().unwrap_or_else(not_understood)),
         }
     }
@@ -60,6 +65,12 @@ impl Core {
             batches.extend(columns.batch()?);
         }
         batches.sort_unstable_by_key(|batch| batch.base_offset);
+        let overlap = batches
+            .array_windows()
+            .find(|[one, next]| next.base_offset < one.offsets().end);
+        if let Some([_, next]) = overlap {
+            return Err(damaged(as_bigint(next.base_offset)));
+        }
         Ok(Fetched {
             batches,
             bounds,

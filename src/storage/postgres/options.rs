@@ -75,10 +75,12 @@ impl PostgresOptions {
         self
     }
 
-    /// After how long the server gives up a statement: 30 seconds unless set. The client gives up two
-    /// seconds later, then without knowing the outcome.
+    /// After how long the server gives up a statement: 30 seconds unless set, 1 millisecond at least,
+    /// and 24 days at most, which is as far as the server counts. The client gives up two seconds
+    /// later, then without knowing the outcome.
     pub fn statement_timeout(mut self, timeout: Duration) -> Self {
-        self.statement_timeout = timeout.max(Duration::from_millis(1));
+        const MOST: Duration = Duration::from_millis(i32::MAX as u64);
+        self.statement_timeout = timeout.clamp(Duration::from_millis(1), MOST);
         self
     }
 

@@ -31,20 +31,23 @@
     SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
     DECLARE
         low bigint;
+        middle bigint;
         high bigint;
         b record;
         answer bigint;
     BEGIN
         SELECT x.start_offset, x.end_offset INTO low, high FROM {schema}.bounds(stream, part) x;
         WHILE low < high LOOP
+            middle := low + (high - low) / 2;
             SELECT base_offset, count, appended_at INTO b FROM {schema}.batches
-                WHERE stream_id = stream AND partition = part AND base_offset <= (low + high) / 2
+                WHERE stream_id = stream AND partition = part AND base_offset <= middle
                 ORDER BY base_offset DESC LIMIT 1;
             IF b.appended_at >= moment THEN
                 answer := b.base_offset;
                 high := b.base_offset;
             ELSE
-                low := b.base_offset + b.count;
+                -- Beyond the middle in any case: where somebody deleted a batch it may not be.
+                low := greatest(b.base_offset + b.count, middle + 1);
             END IF;
         END LOOP;
         RETURN answer;

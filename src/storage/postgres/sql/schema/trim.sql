@@ -57,7 +57,7 @@
         IF NOT FOUND THEN
             RETURN false;
         END IF;
-        SELECT count(*), max(o.base_offset + o.count) INTO emptied, last FROM (
+        SELECT count(*), max(o.base_offset + greatest(o.count, 1)) INTO emptied, last FROM (
             SELECT b.base_offset, b.count FROM {schema}.batches b
             WHERE b.stream_id = floor.stream_id AND b.partition = floor.partition
                 AND b.base_offset >= floor.emptied_below AND b.base_offset < floor.start_offset
@@ -71,7 +71,7 @@
             WHERE b.stream_id = floor.stream_id AND b.partition = floor.partition
             ORDER BY b.base_offset DESC OFFSET 1024 LIMIT 1;
         -- Times never go back within a partition: what is old stands before what is not.
-        SELECT count(*), max(o.base_offset + o.count), max(o.batch_id::text)::uuid
+        SELECT count(*), max(o.base_offset + greatest(o.count, 1)), max(o.batch_id::text)::uuid
             INTO deleted, kept, gone FROM (
                 SELECT b.base_offset, b.count, b.batch_id, b.appended_at FROM {schema}.batches b
                 WHERE b.stream_id = floor.stream_id AND b.partition = floor.partition

@@ -22,6 +22,7 @@
     DECLARE
         at int := 1;
         flags int;
+        micros bigint;
         name int;
         value int;
     BEGIN
@@ -30,7 +31,14 @@
         END IF;
         flags := get_byte(bytes, 0);
         IF flags & 2 <> 0 THEN
-            stamp := timestamptz 'epoch' + {schema}.little_endian(bytes, at, 8) * interval '1 microsecond';
+            micros := {schema}.little_endian(bytes, at, 8);
+            -- In days and the rest, since an interval counts neither far nor exactly; without time
+            -- zones, whose days have not all the same length.
+            stamp := CASE
+                WHEN micros < -210866803200000000 THEN '-infinity'
+                ELSE (timestamp 'epoch' + make_interval(days => (micros / 86400000000)::int)
+                    + (micros % 86400000000) * interval '1 microsecond') AT TIME ZONE 'UTC'
+            END;
             at := at + 8;
         END IF;
         IF flags & 1 <> 0 THEN
