@@ -221,7 +221,11 @@
             IF EXISTS (
                 SELECT FROM unnest(streams, parts) u (stream, part)
                 JOIN {schema}.streams s ON s.name = u.stream
-                JOIN {schema}.floors f ON f.stream_id = s.stream_id AND f.partition = u.part
+                CROSS JOIN LATERAL (
+                    SELECT f.forgotten FROM {schema}.floors f
+                    WHERE f.stream_id = s.stream_id AND f.partition = u.part
+                    ORDER BY f.generation DESC LIMIT 1
+                ) f
                 WHERE id <= f.forgotten
             ) THEN
                 RETURN QUERY SELECT 'forgotten', 0, 0::bigint;

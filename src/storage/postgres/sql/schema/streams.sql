@@ -27,7 +27,8 @@
     RETURNS TABLE (start_offset bigint, end_offset bigint) STABLE LANGUAGE sql BEGIN ATOMIC
         SELECT coalesce(
                 (SELECT f.start_offset FROM {schema}.floors f
-                 WHERE f.stream_id = stream AND f.partition = part), 0),
+                 WHERE f.stream_id = stream AND f.partition = part
+                 ORDER BY f.generation DESC LIMIT 1), 0),
             coalesce(
                 (SELECT b.base_offset + b.count FROM {schema}.batches b
                  WHERE b.stream_id = stream AND b.partition = part

@@ -38,15 +38,18 @@
         ALTER COLUMN attributes SET STORAGE EXTERNAL;
 
     -- What trimming left: where the log starts, which rows are still kept below, and the greatest
-    -- id of those that are not.
+    -- id of those that are not. A ledger as well: each trim and sweep writes a new generation, the
+    -- newest counts, and those from `oldest` on still stand here.
     CREATE TABLE {schema}.floors (
         stream_id int NOT NULL,
         partition int NOT NULL,
+        generation bigint NOT NULL,
         start_offset bigint NOT NULL,
         emptied_below bigint NOT NULL DEFAULT 0,
         kept_from bigint NOT NULL DEFAULT 0,
         forgotten uuid,
-        PRIMARY KEY (stream_id, partition)
+        oldest bigint NOT NULL DEFAULT 1,
+        PRIMARY KEY (stream_id, partition, generation)
     );
 
     -- Ids that were settled as absent are refused for ever. An append without rows has nothing in

@@ -1,14 +1,20 @@
+    -- Trims and sweeps of a partition come one after the other.
+    CREATE FUNCTION {schema}.lock_floor(stream text, part int) RETURNS void LANGUAGE sql BEGIN ATOMIC
+        SELECT pg_advisory_xact_lock(hashtextextended('{schema}/floor/' || stream, part));
+    END;
+
     -- Moves the start of the log; NULL if there is no such partition. The rows go afterwards, by
-    -- sweep. Locks the partition.
+    -- sweep. Locks the partition, then the floor.
     CREATE FUNCTION {schema}.trim(stream text, part int, before bigint) RETURNS bigint
     LANGUAGE plpgsql
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
     SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
     DECLARE
         sid int;
-        log record;
+        floor {schema}.floors;
         b record;
         start bigint;
+        cut bigint;
     BEGIN
         PERFORM {schema}.begin_write();
         SELECT p.stream_id INTO sid FROM {schema}.streams s
@@ -17,26 +23,39 @@
         IF sid IS NULL THEN
             RETURN NULL;
         END IF;
-        SELECT * INTO log FROM {schema}.bounds(sid, part);
+        PERFORM {schema}.lock_floor(stream, part);
+        SELECT f.* INTO floor FROM {schema}.floors f
+            WHERE f.stream_id = sid AND f.partition = part ORDER BY f.generation DESC LIMIT 1;
         SELECT base_offset, base_offset + count AS end_offset INTO b FROM {schema}.batches
             WHERE stream_id = sid AND partition = part AND base_offset < before
             ORDER BY base_offset DESC LIMIT 1;
         IF NOT FOUND THEN
-            RETURN log.start_offset;
+            RETURN coalesce(floor.start_offset, 0);
         END IF;
         start := CASE WHEN b.end_offset <= before THEN b.end_offset ELSE b.base_offset END;
-        IF start <= log.start_offset THEN
-            RETURN log.start_offset;
+        IF start <= coalesce(floor.start_offset, 0) THEN
+            RETURN coalesce(floor.start_offset, 0);
         END IF;
-        INSERT INTO {schema}.floors (stream_id, partition, start_offset) VALUES (sid, part, start)
-            ON CONFLICT (stream_id, partition) DO UPDATE SET start_offset = excluded.start_offset;
+        -- As the ledger of positions is cut, with an update that makes those fail whose snapshot is
+        -- older (repeatable read).
+        IF floor.generation - floor.oldest >= 1024 THEN
+            DELETE FROM {schema}.floors f
+                WHERE f.stream_id = sid AND f.partition = part
+                    AND f.generation >= floor.oldest AND f.generation <= floor.generation;
+            UPDATE {schema}.partitions p SET settled = p.settled + 1
+                WHERE p.stream_id = sid AND p.partition = part;
+            cut := floor.generation + 1;
+        END IF;
+        INSERT INTO {schema}.floors
+            VALUES (sid, part, coalesce(floor.generation, 0) + 1, start, coalesce(floor.emptied_below, 0),
+                coalesce(floor.kept_from, 0), floor.forgotten, coalesce(cut, floor.oldest, 1));
         RETURN start;
     END
     $function$;
 
     -- Empties the oldest batches below the start of the log, so many, then deletes those that are
     -- also old and not among the last thousand, whose ids are still known that way; the newest is
-    -- never deleted. Says whether there is more. Locks the floor, so appends go on.
+    -- never deleted. Says whether there is more. Locks the floor only, so appends go on.
     CREATE FUNCTION {schema}.sweep(stream text, part int, at_most int) RETURNS boolean
     LANGUAGE plpgsql
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
@@ -51,9 +70,10 @@
         deleted int;
     BEGIN
         PERFORM {schema}.begin_write();
+        PERFORM {schema}.lock_floor(stream, part);
         SELECT f.* INTO floor FROM {schema}.streams s
             JOIN {schema}.floors f ON f.stream_id = s.stream_id AND f.partition = part
-            WHERE s.name = stream FOR NO KEY UPDATE OF f;
+            WHERE s.name = stream ORDER BY f.generation DESC LIMIT 1;
         IF NOT FOUND THEN
             RETURN false;
         END IF;
@@ -83,12 +103,12 @@
         DELETE FROM {schema}.batches b
             WHERE b.stream_id = floor.stream_id AND b.partition = floor.partition
                 AND b.base_offset >= floor.kept_from AND b.base_offset < kept;
-        UPDATE {schema}.floors f
-            SET emptied_below = coalesce(last, f.emptied_below),
-                kept_from = coalesce(kept, f.kept_from),
-                forgotten = greatest(f.forgotten, gone)
-            WHERE f.stream_id = floor.stream_id AND f.partition = floor.partition
-                AND (last IS NOT NULL OR kept IS NOT NULL);
+        IF last IS NOT NULL OR kept IS NOT NULL THEN
+            INSERT INTO {schema}.floors
+                VALUES (floor.stream_id, floor.partition, floor.generation + 1, floor.start_offset,
+                    coalesce(last, floor.emptied_below), coalesce(kept, floor.kept_from),
+                    greatest(floor.forgotten, gone), floor.oldest);
+        END IF;
         RETURN emptied = at_most OR deleted = at_most;
     END
     $function$;

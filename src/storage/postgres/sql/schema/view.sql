@@ -80,7 +80,10 @@
             m.key, m.headers, m.body, m."timestamp"
         FROM {schema}.batches b
         JOIN {schema}.streams s USING (stream_id)
-        LEFT JOIN {schema}.floors f USING (stream_id, partition)
+        LEFT JOIN (
+            SELECT f.stream_id, f.partition, max(f.start_offset) AS start_offset
+            FROM {schema}.floors f GROUP BY f.stream_id, f.partition
+        ) f USING (stream_id, partition)
         CROSS JOIN LATERAL {schema}.unpack(
             b.base_offset, b.ends, b.bodies, b.attribute_ends, b.attributes
         ) m
