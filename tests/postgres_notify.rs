@@ -227,7 +227,7 @@ async fn a_lost_notification_is_made_up_for() {
             &database,
             &format!(
                 "INSERT INTO flowstream.batches SELECT stream_id, 0, {next}, 1, clock_timestamp(), \
-                 gen_random_uuid(), '{{4}}', 'lost' FROM flowstream.streams"
+                 gen_random_uuid(), '\\x04000000', 'lost' FROM flowstream.streams"
             ),
         );
         assert_eq!(next_body(&mut consumer).await, b"lost");

@@ -43,7 +43,7 @@ async fn fill(cluster: &Cluster, database: &str) {
         database,
         &format!(
             "INSERT INTO flowstream.batches SELECT stream_id, 0, n, 1, clock_timestamp(), \
-             gen_random_uuid(), '{{1}}', 'x' FROM flowstream.streams, generate_series(0, {}) n",
+             gen_random_uuid(), '\\x01000000', 'x' FROM flowstream.streams, generate_series(0, {}) n",
             BATCHES - 1
         ),
     );

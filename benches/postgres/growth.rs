@@ -46,11 +46,13 @@ fn make(
     });
     let messages = if let What::Log = what { size } else { 10_000 };
     // In bulk, and ten messages a row: as many rows as an application would have that is in no hurry.
+    let ends = (1..=10_u32).map(|n| format!("{:08x}", (100 * n).swap_bytes()));
+    let ends: String = ends.collect();
     database.psql(&format!(
         "INSERT INTO flowstream.batches
              (stream_id, partition, base_offset, count, appended_at, batch_id, ends, bodies)
          SELECT stream_id, 0, row * 10, 10, clock_timestamp(), gen_random_uuid(),
-             '{{100,200,300,400,500,600,700,800,900,1000}}', convert_to(repeat('x', 1000), 'UTF8')
+             '\\x{ends}', convert_to(repeat('x', 1000), 'UTF8')
          FROM flowstream.streams, generate_series(0, {messages} / 10 - 1) row WHERE name = 's'"
     ));
     if let What::Streams = what {
@@ -62,7 +64,7 @@ fn make(
              INSERT INTO flowstream.batches
                  (stream_id, partition, base_offset, count, appended_at, batch_id, ends, bodies)
              SELECT stream_id, 0, 0, 1, clock_timestamp(), gen_random_uuid(),
-                 '{{100}}', convert_to(repeat('x', 100), 'UTF8')
+                 '\\x64000000', convert_to(repeat('x', 100), 'UTF8')
              FROM flowstream.streams WHERE name <> 's'"
         ));
     }

@@ -2,8 +2,9 @@
 
 use std::fs;
 
-use flowstream::storage::{PostgresOptions, schema_sql};
-use flowstream::{ErrorKind, Options};
+use flowstream::storage::{Partition, PostgresOptions, PostgresStorage, Read, Storage, schema_sql};
+use flowstream::{ErrorKind, Message, Name, Options};
+use futures::SinkExt;
 
 use crate::postgres_support::Cluster;
 use crate::siege::Siege;
@@ -64,4 +65,79 @@ async fn names_of_schemas_are_checked_before_anybody_is_asked() {
             }
         }
     }
+}
+
+/// What others wrote into a row of the log is an error that names the batch.
+#[tokio::test]
+async fn rows_that_somebody_changed_are_errors() {
+    watch_panics();
+    let cluster = Cluster::start_new();
+    let database = cluster.database();
+    let storage = PostgresStorage::connect(&cluster.url(&database), PostgresOptions::new());
+    let storage = storage.await.unwrap();
+    let flow = open(&cluster.url(&database)).await;
+    let mut producer = flow.producer("orders").await.unwrap();
+    for body in ["one", "two", "three"] {
+        producer
+            .feed(Message::new(body).with_key("key"))
+            .await
+            .unwrap();
+    }
+    producer.flush().await.unwrap();
+    let partition = Partition {
+        stream: Name::new("orders").unwrap(),
+        index: 0,
+    };
+    let read = || Read {
+        partition: partition.clone(),
+        from: 0,
+        max_bytes: 1 << 20,
+        group: None,
+    };
+    assert_eq!(
+        storage.read(read()).await.unwrap().batches[0].records.len(),
+        3
+    );
+    cluster.psql(&database, "CREATE TABLE sound AS TABLE flowstream.batches");
+    for damage in [
+        "count = 0",
+        "count = -1",
+        "count = 2",
+        "count = 2147483647",
+        "bodies = ''",
+        "bodies = bodies || 'x'",
+        "ends = NULL",
+        "ends = ''",
+        "ends = substring(ends FOR 11)",
+        "ends = ends || '\\x00'",
+        "ends = ends || '\\x0b000000'",
+        // Decreasing; beyond the bodies; before their end.
+        "ends = '\\x06000000030000000b000000'",
+        "ends = '\\x0300000006000000ffffffff'",
+        "ends = '\\x030000000600000006000000'",
+        "attribute_ends = NULL",
+        "attribute_ends = ''",
+        "attribute_ends = substring(attribute_ends FOR 11)",
+        "attribute_ends = attribute_ends || '\\x00000000'",
+        "attribute_ends = '\\xffffffffffffffffffffffff'",
+        "attributes = ''",
+        "attributes = substring(attributes FOR 5)",
+    ] {
+        cluster.psql(
+            &database,
+            &format!("UPDATE flowstream.batches SET {damage}"),
+        );
+        let error = storage.read(read()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Data, "{damage}: {error}");
+        let back =
+            "UPDATE flowstream.batches b SET count = s.count, ends = s.ends, bodies = s.bodies,
+                    attribute_ends = s.attribute_ends, attributes = s.attributes FROM sound s";
+        cluster.psql(&database, back);
+    }
+    assert_eq!(
+        storage.read(read()).await.unwrap().batches[0].records.len(),
+        3
+    );
+    flow.close().await.unwrap();
+    assert_no_panics();
 }

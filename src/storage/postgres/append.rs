@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use uuid::Uuid;
 
 use super::columns::{Columns, Reader, encode_ranges, not_understood};
@@ -43,7 +42,7 @@ impl Commits {
     fn values(&self) -> [Value<'_>; 6] {
         [
             Value::Texts(&self.streams),
-            Value::Ints(Some(&self.partitions)),
+            Value::Ints(&self.partitions),
             Value::Texts(&self.groups),
             Value::Ids(&self.owners),
             Value::Bigints(&self.epochs),
@@ -59,44 +58,41 @@ pub(super) fn arrays(partitions: impl Iterator<Item = Partition>) -> (Vec<String
         .unzip()
 }
 
-/// Any number of rows as arrays: the ends of all of them stand one after the other, and so do those
-/// of the attributes, of the rows that have some.
+/// Any number of rows as arrays, one a column.
 pub(super) struct Rows<'a> {
-    rows: &'a [Row],
-    pub(super) counts: Vec<i32>,
-    pub(super) ends: Vec<i32>,
-    pub(super) attribute_ends: Vec<i32>,
-    attributes: Vec<Option<Bytes>>,
+    counts: Vec<i32>,
+    ends: Vec<Option<&'a [u8]>>,
+    bodies: Vec<Option<&'a [u8]>>,
+    attribute_ends: Vec<Option<&'a [u8]>>,
+    attributes: Vec<Option<&'a [u8]>>,
 }
 
 impl<'a> Rows<'a> {
-    pub(super) fn of(rows: &'a [Row]) -> Self {
-        let mut arrays = Rows {
-            rows,
-            counts: Vec::with_capacity(rows.len()),
-            ends: Vec::new(),
-            attribute_ends: Vec::new(),
-            attributes: Vec::with_capacity(rows.len()),
-        };
-        for row in rows {
-            let columns = Columns::of(&row.records);
-            arrays.counts.push(columns.count);
-            arrays.ends.extend(columns.ends);
-            let (ends, attributes) = columns.attributes.unzip();
-            arrays.attribute_ends.extend(ends.unwrap_or_default());
-            arrays.attributes.push(attributes);
+    pub(super) fn of(rows: &'a [Columns]) -> Self {
+        Self {
+            counts: rows.iter().map(|row| row.count).collect(),
+            ends: rows.iter().map(|row| Some(&row.ends[..])).collect(),
+            bodies: rows.iter().map(|row| Some(&row.bodies[..])).collect(),
+            attribute_ends: rows.iter().map(Columns::attribute_ends).collect(),
+            attributes: rows.iter().map(Columns::attributes).collect(),
         }
-        arrays
     }
 
-    pub(super) fn bodies(&self) -> Vec<Option<&[u8]>> {
-        let bodies = self.rows.iter().map(|row| Some(&row.records.bodies()[..]));
-        bodies.collect()
+    pub(super) fn values(&self) -> [Value<'_>; 5] {
+        [
+            Value::Ints(&self.counts),
+            Value::ByteStrings(&self.ends),
+            Value::ByteStrings(&self.bodies),
+            Value::ByteStrings(&self.attribute_ends),
+            Value::ByteStrings(&self.attributes),
+        ]
     }
+}
 
-    pub(super) fn attributes(&self) -> Vec<Option<&[u8]>> {
-        self.attributes.iter().map(Option::as_deref).collect()
-    }
+/// The columns of each row.
+pub(super) fn columns(append: &Append) -> Vec<Columns> {
+    let rows = append.rows.iter();
+    rows.map(|row| Columns::of(&row.records)).collect()
 }
 
 impl Core {
@@ -124,13 +120,12 @@ impl Core {
         let stream = Value::Text(row.partition.stream.as_str());
         let partition = Value::Int(row.partition.index as i32);
         let columns = Columns::of(&row.records);
-        let attributes = columns.attributes.as_ref();
         let [count, ends, bodies, attribute_ends, attributes] = [
             Value::Int(columns.count),
-            Value::Ints(Some(&columns.ends)),
-            Value::Bytes(Some(row.records.bodies())),
-            Value::Ints(attributes.map(|(ends, _)| &ends[..])),
-            Value::Bytes(attributes.map(|(_, bytes)| &bytes[..])),
+            Value::Bytes(Some(&columns.ends)),
+            Value::Bytes(Some(&columns.bodies)),
+            Value::Bytes(columns.attribute_ends()),
+            Value::Bytes(columns.attributes()),
         ];
         if append.commits.is_empty() {
             let values = [
@@ -178,25 +173,26 @@ impl Core {
         let after = append.after.map(|after| Uuid::from_u128(after.0));
         let commits = Commits::of(&append.commits);
         let (streams, partitions) = arrays(append.rows.iter().map(|row| row.partition.clone()));
-        let rows = Rows::of(&append.rows);
-        let (bodies, attributes) = (rows.bodies(), rows.attributes());
+        let columns = columns(append);
+        let rows = Rows::of(&columns);
+        let [counts, ends, bodies, attribute_ends, attributes] = rows.values();
         let [c_streams, c_partitions, groups, owners, epochs, done] = commits.values();
         let values = [
             Value::Id(id),
             Value::OptionalId(after),
             Value::Texts(&streams),
-            Value::Ints(Some(&partitions)),
+            Value::Ints(&partitions),
             c_streams,
             c_partitions,
             groups,
             owners,
             epochs,
             done,
-            Value::Ints(Some(&rows.counts)),
-            Value::Ints(Some(&rows.ends)),
-            Value::ByteStrings(&bodies),
-            Value::Ints(Some(&rows.attribute_ends)),
-            Value::ByteStrings(&attributes),
+            counts,
+            ends,
+            bodies,
+            attribute_ends,
+            attributes,
         ];
         let places = self.run(&self.pool, &self.sql.append_many, &values);
         places.await?.iter().map(Place::read).collect()
@@ -212,7 +208,7 @@ impl Core {
         let values = [
             Value::Id(uuid),
             Value::Texts(&streams),
-            Value::Ints(Some(&indexes)),
+            Value::Ints(&indexes),
         ];
         let rows = self.run(&self.pool, &self.sql.settle, &values).await?;
         let places: Vec<Place> = rows.iter().map(Place::read).collect::<Result<_>>()?;

@@ -16,8 +16,10 @@ use crate::storage::{GroupState, Id, Progress, Ranges, Records, StoredBatch};
 /// A batch as it is written.
 pub(super) struct Columns {
     pub(super) count: i32,
-    pub(super) ends: Vec<i32>,
-    pub(super) attributes: Option<(Vec<i32>, Bytes)>,
+    pub(super) ends: Bytes,
+    pub(super) bodies: Bytes,
+    /// Where each ends, and the attributes.
+    attributes: Option<(Bytes, Bytes)>,
 }
 
 /// The flag and the number of messages, as [`Records::encode`] writes them.
@@ -26,25 +28,31 @@ const HAS_ATTRIBUTES: u8 = 1;
 
 impl Columns {
     pub(super) fn of(records: &Records) -> Self {
-        let ends = records.ends().iter().map(|end| *end as i32).collect();
-        let plain = HEAD + size_of::<u32>() + size_of_val(records.ends()) + records.bodies().len();
+        let len = size_of_val(records.ends());
+        let mut ends = Vec::with_capacity(len);
+        records.ends().iter().for_each(|end| ends.put_u32_le(*end));
+        let plain = HEAD + size_of::<u32>() + len + records.bodies().len();
         let attributes = (records.encoded_len() > plain).then(|| {
             let mut encoded = BytesMut::zeroed(records.encoded_len());
             records.encode(&mut encoded);
-            let column = encoded.freeze().slice(plain + size_of::<u32>()..);
-            let (ends, bytes) = column.split_at(size_of_val(records.ends()));
-            let ends = ends
-                .as_chunks()
-                .0
-                .iter()
-                .map(|end| i32::from_le_bytes(*end));
-            (ends.collect(), column.slice_ref(bytes))
+            let mut ends = encoded.freeze().slice(plain + size_of::<u32>()..);
+            let bytes = ends.split_off(len);
+            (ends, bytes)
         });
         Self {
             count: records.len() as i32,
-            ends,
+            ends: ends.into(),
+            bodies: records.bodies().clone(),
             attributes,
         }
+    }
+
+    pub(super) fn attribute_ends(&self) -> Option<&[u8]> {
+        self.attributes.as_ref().map(|(ends, _)| &ends[..])
+    }
+
+    pub(super) fn attributes(&self) -> Option<&[u8]> {
+        self.attributes.as_ref().map(|(_, bytes)| &bytes[..])
     }
 }
 
@@ -202,16 +210,16 @@ impl<'r> Reader<'r> {
         };
         let count = self.int()?.ok_or_else(not_understood)? as u32;
         let appended_at = from_micros(self.bigint()?.ok_or_else(not_understood)?);
-        let ends = self.array(u32::from_be_bytes)?;
+        let ends = self.bytes()?.unwrap_or_default();
         let bodies = self.bytes()?.unwrap_or_default();
-        let attribute_ends = self.array(u32::from_be_bytes)?;
+        let attribute_ends = self.bytes()?.unwrap_or_default();
         let attributes = self.bytes()?;
         let is_whole = attributes.is_some() || attribute_ends.is_empty();
-        if ends.len() != count as usize || !is_whole {
+        if ends.len() != count as usize * size_of::<u32>() || !is_whole {
             return Err(damaged(base));
         }
         let mut encoded = Vec::with_capacity(
-            HEAD + 2 * size_of::<u32>() * (1 + ends.len())
+            HEAD + 2 * (size_of::<u32>() + ends.len())
                 + bodies.len()
                 + attributes.as_ref().map_or(0, |bytes| bytes.len()),
         );
@@ -234,11 +242,9 @@ impl<'r> Reader<'r> {
     }
 }
 
-fn put_column(encoded: &mut Vec<u8>, ends: &[u32], bytes: &[u8]) {
+fn put_column(encoded: &mut Vec<u8>, ends: &[u8], bytes: &[u8]) {
     encoded.put_u32_le(bytes.len() as u32);
-    for end in ends {
-        encoded.put_u32_le(*end);
-    }
+    encoded.put_slice(ends);
     encoded.put_slice(bytes);
 }
 

@@ -120,7 +120,8 @@ impl Sql {
                  FROM {schema}.claim($1, $2, $3, $4, $5, $6, $7) c",
             ),
             commit: write(
-                r#"SELECT "position", acked FROM {schema}.commit($1, $2, $3, $4, $5, $6, $7, $8)"#,
+                r#"SELECT "position", acked FROM {schema}.commit($1, $2, $3, $4, $5, $6, $7, $8)
+                   WHERE "position" IS NOT NULL"#,
             ),
             release: write(include_str!("sql/release.sql")),
             groups: read(include_str!("sql/groups.sql")),

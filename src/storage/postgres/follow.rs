@@ -286,7 +286,7 @@ impl Following {
         let values = [
             Value::Texts(&xids),
             Value::Texts(&streams),
-            Value::Ints(Some(&partitions)),
+            Value::Ints(&partitions),
             Value::Texts(&names),
             Value::Bigints(&offsets),
         ];

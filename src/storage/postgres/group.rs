@@ -69,7 +69,7 @@ impl Core {
         let names: Vec<String> = groups.iter().map(|g| g.name.as_str().to_owned()).collect();
         let values = [
             Value::Texts(&streams),
-            Value::Ints(Some(&partitions)),
+            Value::Ints(&partitions),
             Value::Texts(&names),
         ];
         let rows = self.run(&self.leases, &self.sql.observe, &values).await?;
@@ -158,7 +158,7 @@ impl Core {
                 Value::Bigint(as_bigint(lease.epoch)),
                 Value::Text(&done),
                 Value::Bigints(&offsets),
-                Value::Ints(Some(&counts)),
+                Value::Ints(&counts),
             ],
         );
         let rows = self.run(&self.leases, &self.sql.commit, &values).await?;

@@ -80,7 +80,7 @@ impl Core {
 
     pub(super) async fn bounds(&self, partitions: &[Partition]) -> Result<Vec<Range<u64>>> {
         let (streams, indexes) = arrays(partitions.iter().cloned());
-        let values = [Value::Texts(&streams), Value::Ints(Some(&indexes))];
+        let values = [Value::Texts(&streams), Value::Ints(&indexes)];
         let rows = self.run(&self.pool, &self.sql.bounds, &values).await?;
         let mut all = vec![None; partitions.len()];
         for row in &rows {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sqlx::postgres::PgConnection;
 use uuid::Uuid;
 
-use super::append::{Rows, arrays};
+use super::append::{Rows, arrays, columns};
 use super::columns::{Reader, not_understood};
 use super::core::Core;
 use super::gate::Pass;
@@ -28,19 +28,19 @@ impl Core {
     ) -> Result<()> {
         let here = self.here().await?;
         let (streams, partitions) = arrays(append.rows.iter().map(|row| row.partition.clone()));
-        let rows = Rows::of(&append.rows);
-        let bodies = rows.bodies();
-        let attributes = rows.attributes();
+        let columns = columns(append);
+        let rows = Rows::of(&columns);
+        let [counts, ends, bodies, attribute_ends, attributes] = rows.values();
         let values = [
             Value::Text(&here),
             Value::Id(Uuid::from_u128(append.id.0)),
             Value::Texts(&streams),
-            Value::Ints(Some(&partitions)),
-            Value::Ints(Some(&rows.counts)),
-            Value::Ints(Some(&rows.ends)),
-            Value::ByteStrings(&bodies),
-            Value::Ints(Some(&rows.attribute_ends)),
-            Value::ByteStrings(&attributes),
+            Value::Ints(&partitions),
+            counts,
+            ends,
+            bodies,
+            attribute_ends,
+            attributes,
         ];
         let row = self.within(transaction, &self.sql.append_in, &values);
         let xid = Reader::new(&row.await?).xid()?;

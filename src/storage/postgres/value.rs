@@ -24,7 +24,7 @@ pub(super) enum Value<'a> {
     Bool(bool),
     Bytes(Option<&'a [u8]>),
     Texts(&'a [String]),
-    Ints(Option<&'a [i32]>),
+    Ints(&'a [i32]),
     Bigints(&'a [i64]),
     Ids(&'a [Uuid]),
     ByteStrings(&'a [Option<&'a [u8]>]),
@@ -78,8 +78,7 @@ impl<'a> Value<'a> {
             Self::Texts(texts) => {
                 write_array(sql, "text", texts, |sql, text| write_text(sql, text))
             }
-            Self::Ints(None) => sql.push_str("NULL::int[]"),
-            Self::Ints(Some(numbers)) => write_numbers(sql, "int", numbers),
+            Self::Ints(numbers) => write_numbers(sql, "int", numbers),
             Self::Bigints(numbers) => write_numbers(sql, "bigint", numbers),
             Self::Ids(ids) => write_array(sql, "uuid", ids, |sql, id| write_id(sql, *id)),
             Self::ByteStrings(strings) => {
@@ -176,7 +175,7 @@ mod tests {
         let values = [
             Value::Text("a'; DROP"),
             Value::Int(-1),
-            Value::Ints(Some(&[1, 2])),
+            Value::Ints(&[1, 2]),
         ];
         let sql = write_into("SELECT f($1, $2) + $3[1], $12", &values);
         let name = "convert_from(decode('61273b2044524f50', 'hex'), 'UTF8')";

@@ -7,7 +7,7 @@ WITH place AS MATERIALIZED (
         ends, bodies, attribute_ends, attributes
     )
     SELECT p.stream_id, p.partition, p.base_offset, $11::int, p.appended_at, $1,
-        $12::int[], $13::bytea, $14::int[], $15::bytea
+        $12::bytea, $13::bytea, $14::bytea, $15::bytea
     FROM place p WHERE p.outcome = 'new'
 )
 SELECT p.outcome, p.ord, p.base_offset FROM place p

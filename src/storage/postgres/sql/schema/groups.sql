@@ -119,16 +119,17 @@
     END
     $function$;
 
-    -- No row if the lease is not this one. Locks the lease.
+    -- NULL if the lease is not this one. Locks the lease.
     CREATE FUNCTION {schema}.commit(
         stream text, part int, grp text, claimer uuid, at_epoch bigint,
-        done text, attempted bigint[], attempts int[]
-    ) RETURNS TABLE ("position" bigint, acked text) LANGUAGE plpgsql
+        done text, attempted bigint[], attempts int[], OUT "position" bigint, OUT acked text
+    ) LANGUAGE plpgsql
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
     SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
     DECLARE
         now_here bigint := {schema}.incarnation();
         id bigint;
+        next record;
     BEGIN
         PERFORM {schema}.begin_write();
         SELECT l.group_id INTO id FROM {schema}.streams s
@@ -136,11 +137,12 @@
             WHERE s.name = stream AND l.owner = claimer AND l.epoch = at_epoch
                 AND l.incarnation = now_here
             FOR NO KEY UPDATE OF l;
-        IF NOT FOUND THEN
-            RETURN;
+        IF FOUND THEN
+            -- An expression: a query would be set up each time.
+            next := {schema}.advance(id, done::int8multirange, attempted, attempts);
+            "position" := next.new_position;
+            acked := next.new_acked::text;
         END IF;
-        RETURN QUERY SELECT a.new_position, a.new_acked::text
-            FROM {schema}.advance(id, done::int8multirange, attempted, attempts) a;
     END
     $function$;
 

@@ -7,9 +7,9 @@
         stream text COLLATE "C" NOT NULL,
         partition int NOT NULL,
         count int NOT NULL,
-        ends int[] NOT NULL,
+        ends bytea NOT NULL,
         bodies bytea NOT NULL,
-        attribute_ends int[],
+        attribute_ends bytea,
         attributes bytea,
         PRIMARY KEY (xid, id)
     );

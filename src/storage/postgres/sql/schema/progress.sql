@@ -28,43 +28,35 @@
     $function$;
 
     -- The next generation of a group: what was done before, and this; the greater count of attempts,
-    -- of the first thousand that have one and are not done. The caller holds the lock of the lease.
+    -- of the first thousand that have one and are not done. The caller holds the lock of the lease,
+    -- and says how to plan.
     CREATE FUNCTION {schema}.advance(
         id bigint, done int8multirange, raised bigint[] DEFAULT '{}', raised_to int[] DEFAULT '{}',
         OUT new_position bigint, OUT new_acked int8multirange
-    ) LANGUAGE plpgsql
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    ) LANGUAGE plpgsql AS $function$
     DECLARE
-        last {schema}.positions;
-        first int8range;
-        tried bigint[];
-        counts int[];
+        last record;
         cut bigint;
-        has_acks boolean;
     BEGIN
-        SELECT * INTO STRICT last FROM {schema}.positions p
-            WHERE p.group_id = id ORDER BY p.generation DESC LIMIT 1;
         -- Groups of which no transaction of the application did anything pay for one look.
-        has_acks := EXISTS (
-            SELECT FROM {schema}.acks a WHERE a.group_id = id AND a."offset" >= last.position
-        );
-        IF has_acks THEN
+        SELECT p.*, EXISTS (
+                SELECT FROM {schema}.acks a WHERE a.group_id = id AND a."offset" >= p.position
+            ) AS has_acks
+            INTO STRICT last
+            FROM (
+                SELECT * FROM {schema}.positions p
+                WHERE p.group_id = id ORDER BY p.generation DESC LIMIT 1
+            ) p;
+        IF last.has_acks THEN
             SELECT f.position, f.acked INTO last.position, last.acked
                 FROM {schema}.fold(id, last.position, last.acked) f;
         END IF;
-        new_position := last.position;
         new_acked := last.acked + done + int8multirange(int8range(0, last.position));
-        IF lower(new_acked) = 0 THEN
-            SELECT r INTO first FROM unnest(new_acked) r LIMIT 1;
-            new_position := upper(first);
-            new_acked := new_acked - int8multirange(first);
-        END IF;
-        tried := last.attempted;
-        counts := last.attempts;
-        IF cardinality(tried) > 0 OR cardinality(raised) > 0 THEN
+        new_position := lower(int8multirange(int8range(0, NULL)) - new_acked);
+        new_acked := new_acked - int8multirange(int8range(0, new_position));
+        IF cardinality(last.attempted) > 0 OR cardinality(raised) > 0 THEN
             SELECT coalesce(array_agg(a.at ORDER BY a.at), '{}'), coalesce(array_agg(a.n ORDER BY a.at), '{}')
-                INTO tried, counts
+                INTO last.attempted, last.attempts
                 FROM (
                     SELECT a.at, max(a.n) AS n
                     FROM unnest(last.attempted || raised, last.attempts || raised_to) a (at, n)
@@ -73,8 +65,8 @@
                 ) a;
         END IF;
         INSERT INTO {schema}.positions (group_id, generation, position, acked, attempted, attempts)
-            VALUES (id, last.generation + 1, new_position, new_acked, tried, counts);
-        IF has_acks THEN
+            VALUES (id, last.generation + 1, new_position, new_acked, last.attempted, last.attempts);
+        IF last.has_acks THEN
             PERFORM {schema}.drop_acks(id, new_position);
         END IF;
         -- The range begins where the last one ended: no dead index entry is walked. The update

@@ -14,9 +14,10 @@
         PRIMARY KEY (stream_id, partition)
     );
 
-    -- The log: one row a batch. The bodies stand one after the other; `ends` says where each ends.
-    -- Attributes (key, headers, timestamp) the same, NULL where no message has any. A batch that was
-    -- trimmed and is kept for its id has no `ends`.
+    -- The log: one row a batch. The bodies stand one after the other; `ends` says where each ends, in
+    -- four bytes each, the low one first: an int[] would be taken apart and put together at each end of
+    -- the line, 30 µs for 1,000. Attributes (key, headers, timestamp) the same, NULL where no message
+    -- has any. A batch that was trimmed and is kept for its id has no `ends`.
     CREATE TABLE {schema}.batches (
         stream_id int NOT NULL,
         partition int NOT NULL,
@@ -24,9 +25,9 @@
         count int NOT NULL,
         appended_at timestamptz NOT NULL,
         batch_id uuid NOT NULL,
-        ends int[],
+        ends bytea,
         bodies bytea NOT NULL,
-        attribute_ends int[],
+        attribute_ends bytea,
         attributes bytea,
         PRIMARY KEY (stream_id, partition, base_offset),
         CONSTRAINT batches_id UNIQUE (batch_id, stream_id, partition)

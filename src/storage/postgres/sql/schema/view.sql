@@ -57,17 +57,30 @@
     END
     $function$;
 
+    -- Where the n-th value of a column ends, counted from 1; the one before the first at 0.
+    CREATE FUNCTION {schema}.end_of(ends bytea, n int) RETURNS int
+    IMMUTABLE LANGUAGE sql BEGIN ATOMIC
+        SELECT CASE WHEN n = 0 THEN 0 ELSE
+            get_byte(ends, 4 * n - 4) + (get_byte(ends, 4 * n - 3) << 8)
+            + (get_byte(ends, 4 * n - 2) << 16) + (get_byte(ends, 4 * n - 1) << 24)
+        END;
+    END;
+
     -- The messages of one batch.
     CREATE FUNCTION {schema}.unpack(
-        base_offset bigint, ends int[], bodies bytea, attribute_ends int[], attributes bytea
+        base_offset bigint, ends bytea, bodies bytea, attribute_ends bytea, attributes bytea
     ) RETURNS TABLE ("offset" bigint, key text, headers jsonb, body text, "timestamp" timestamptz)
     IMMUTABLE LANGUAGE sql BEGIN ATOMIC
         SELECT base_offset + m.n - 1, a.key, a.headers,
             {schema}.readable(substring(bodies FROM m.start + 1 FOR m.stop - m.start)), a.stamp
         FROM (
-            SELECT u.n, lag(u.stop, 1, 0) OVER (ORDER BY u.n) AS start, u.stop,
-                lag(u.a_stop, 1, 0) OVER (ORDER BY u.n) AS a_start, u.a_stop
-            FROM unnest(ends, attribute_ends) WITH ORDINALITY u (stop, a_stop, n)
+            SELECT n, {schema}.end_of(e.bodies, n - 1) AS start, {schema}.end_of(e.bodies, n) AS stop,
+                {schema}.end_of(e.attributes, n - 1) AS a_start,
+                {schema}.end_of(e.attributes, n) AS a_stop
+            -- Once: each look at one byte would fetch all of what is stored out of line.
+            FROM (SELECT ends || '', attribute_ends || '' OFFSET 0) e (bodies, attributes)
+            CROSS JOIN generate_series(1, octet_length(e.bodies) / 4) n
+            OFFSET 0
         ) m
         LEFT JOIN LATERAL {schema}.attributes(
             substring(attributes FROM m.a_start + 1 FOR m.a_stop - m.a_start)
