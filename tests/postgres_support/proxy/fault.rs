@@ -210,9 +210,7 @@ impl Wire {
             }
             _ => {}
         }
-        if state.seen.fired.is_none() {
-            return None;
-        }
+        state.seen.fired.as_ref()?;
         match &mut state.then {
             Some(Then::Cut(of, 0, cut)) if *of == direction => {
                 let cut = *cut;
