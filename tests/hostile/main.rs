@@ -24,6 +24,8 @@ mod large;
 mod options;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "postgres")]
+mod rows;
 mod siege;
 mod values;
 mod verdicts;
