@@ -73,9 +73,10 @@ async fn rows_that_somebody_changed_are_errors() {
     watch_panics();
     let cluster = Cluster::start_new();
     let database = cluster.database();
-    let storage = PostgresStorage::connect(&cluster.url(&database), PostgresOptions::new());
-    let storage = storage.await.unwrap();
-    let flow = open(&cluster.url(&database)).await;
+    let url = cluster.url(&database);
+    let storage = PostgresStorage::connect(&url, PostgresOptions::new()).await;
+    let storage = storage.unwrap();
+    let flow = open(&url).await;
     let mut producer = flow.producer("orders").await.unwrap();
     for body in ["one", "two", "three"] {
         producer

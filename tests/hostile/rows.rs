@@ -14,13 +14,9 @@ use Wanted::{Gone, Told, Works};
 
 /// The column `ends` or `attribute_ends` as SQL.
 pub(crate) fn ends(ends: &[i32]) -> String {
-    format!(
-        "'{{{}}}'::int[]",
-        ends.iter()
-            .map(i32::to_string)
-            .collect::<Vec<_>>()
-            .join(",")
-    )
+    let bytes = ends.iter().flat_map(|end| end.to_le_bytes());
+    let digits: String = bytes.map(|byte| format!("{byte:02x}")).collect();
+    format!("'\\x{digits}'::bytea")
 }
 
 /// In `batches`: what is set, and in the batch at which offset.
