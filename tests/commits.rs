@@ -52,6 +52,37 @@ async fn a_thousand_at_once_are_few_writes() {
     assert_eq!(world.position("orders", "billing").await, 1000);
 }
 
+/// The first that commits wakes the keeper, which a worker of the runtime runs next: the others, who
+/// were woken together with that one, would have to wait for another write.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn those_who_go_on_together_share_a_write() {
+    const TASKS: u64 = 64;
+    let world = world().await;
+    world.fill("orders", TASKS).await;
+    let mut consumer = world.flow.consumer("orders", "billing").await.unwrap();
+    let mut deliveries = Vec::new();
+    take_all(&mut consumer, |delivery| deliveries.push(delivery)).await;
+    let (go, gone) = tokio::sync::watch::channel(false);
+    let mut tasks = tokio::task::JoinSet::new();
+    for delivery in deliveries {
+        let mut gone = gone.clone();
+        tasks.spawn(async move {
+            gone.wait_for(|gone| *gone).await.unwrap();
+            delivery.commit().await.unwrap();
+        });
+    }
+    // On the worker, when all of them wait.
+    tokio::spawn(async move {
+        while (go.receiver_count() as u64) <= TASKS {
+            tokio::task::yield_now().await;
+        }
+        go.send(true).unwrap();
+    });
+    soon("the commits", tasks.join_all()).await;
+    let writes = world.faulty.count(Call::Commit);
+    assert!(writes <= 2, "{TASKS} commits were {writes} writes");
+}
+
 #[tokio::test]
 async fn ok_means_durable() {
     let world = world().await;

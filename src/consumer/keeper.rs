@@ -80,6 +80,9 @@ impl Keeper {
                 }
             }
             if write {
+                // The first that commits has woken this task, which goes before those that were ready
+                // already: let them come along.
+                tokio::task::yield_now().await;
                 linger = None;
                 let written = tokio::select! {
                     biased;
