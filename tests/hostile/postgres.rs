@@ -101,10 +101,8 @@ async fn rows_that_somebody_changed_are_errors() {
     );
     cluster.psql(&database, "CREATE TABLE sound AS TABLE flowstream.batches");
     for damage in [
-        "count = 0",
-        "count = -1",
         "count = 2",
-        "count = 2147483647",
+        "count = 4",
         "bodies = ''",
         "bodies = bodies || 'x'",
         "ends = NULL",
