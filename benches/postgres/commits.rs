@@ -27,7 +27,7 @@ pub(crate) fn measure(bench: &mut Bench, server: &Server, link: Link) {
         return;
     }
     let opened = Opened::new(server, link);
-    fill(&opened, 1_000_000, 1_000);
+    fill(&opened, bench.count(1_000_000), 1_000);
     let window = bench.window;
     let figure = |name: &str| Figure::new(name, link.name(), Unit::Operations);
     let groups = AtomicUsize::new(0);

@@ -69,12 +69,11 @@ const PARTS: usize = 10;
 
 pub(crate) fn measure(bench: &mut Bench, server: &Server) {
     for work in Work::ALL {
-        let (figures, each) = if work.is_ours() {
-            (10, 20_000)
-        } else {
-            (4, 5_000)
+        let (figures, each) = match work.is_ours() {
+            _ if bench.quick => (2, 20),
+            true => (10, 20_000),
+            false => (4, 5_000),
         };
-        let each = if bench.quick { each / 200 } else { each };
         let name = |index: usize| {
             let (from, to) = (thousands(index * each), thousands((index + 1) * each));
             format!("pinned: {}, {from} to {to}", work.name())
