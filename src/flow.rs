@@ -170,7 +170,7 @@ impl Flowstream {
         };
         let mut fetched = self.retry(|| self.storage().read(read.clone())).await?;
         let first = from.max(fetched.bounds.start);
-        if fetched.cut_at_gap(first) == first && first < fetched.bounds.end {
+        if fetched.cut_at_gap(first) {
             let text = format!(
                 "{}: the message at offset {first} is missing in the log, though there are later ones",
                 read.partition

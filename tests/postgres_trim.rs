@@ -5,13 +5,10 @@
 
 use std::sync::Arc;
 
-use flowstream::storage::{
-    Append, Id, Name, Partition, PostgresOptions, PostgresStorage, RecordsBuilder, Row, Storage,
-};
-use flowstream::{ErrorKind, Message};
+use flowstream::storage::{Name, Partition, PostgresOptions, PostgresStorage, Storage};
+use flowstream::{ErrorKind, Message, Options};
 use futures::future::join_all;
-use postgres_support::Cluster;
-use sqlx::postgres::PgConnectOptions;
+use postgres_support::{Cluster, copies_of_long_ago};
 
 mod postgres_support;
 
@@ -19,41 +16,23 @@ const PROCESSES: usize = 2;
 /// Each trim and each sweep is a generation, and 1,024 are kept before they are cut.
 const TRIMS: u64 = 700;
 
-async fn open(url: &str, level: &str) -> PostgresStorage {
-    let server: PgConnectOptions = url.parse().unwrap();
-    let server = server.options([("default_transaction_isolation", level)]);
-    let storage = PostgresStorage::connect_with(server, PostgresOptions::new()).await;
-    storage.expect("it opens")
-}
-
 async fn many_trims_at(level: &str) {
     let cluster = Cluster::start_new();
     let database = cluster.database();
     let url = cluster.url(&database);
-    let storages = join_all([(); PROCESSES].map(|()| open(&url, level))).await;
-    let stream = Name::new("orders").unwrap();
-    storages[0].create_stream(&stream, Some(1)).await.unwrap();
-    let partition = Partition { stream, index: 0 };
-    let builder: RecordsBuilder = [&Message::new("x")].into_iter().collect();
-    let append = Append {
-        id: Id::random(),
-        after: None,
-        rows: vec![Row {
-            partition: partition.clone(),
-            records: builder.build().unwrap(),
-        }],
-        commits: vec![],
+    let sql = format!("ALTER DATABASE {database} SET default_transaction_isolation = '{level}'");
+    cluster.psql("postgres", &sql);
+    let open = || async {
+        let storage = PostgresStorage::connect(&url, PostgresOptions::new()).await;
+        Arc::new(storage.expect("it opens"))
     };
-    storages[0].append(Arc::new(append)).await.unwrap();
-    // As if appended one by one, long ago.
-    let copies = format!(
-        "UPDATE flowstream.batches SET appended_at = clock_timestamp() - interval '2 hours';
-         INSERT INTO flowstream.batches
-             (stream_id, partition, base_offset, count, appended_at, batch_id, ends, bodies)
-         SELECT stream_id, partition, number, count, appended_at, gen_random_uuid(), ends, bodies
-         FROM flowstream.batches, generate_series(1, {TRIMS} + 1999) number"
-    );
-    cluster.psql(&database, &copies);
+    let storages = join_all([(); PROCESSES].map(|()| open())).await;
+    let flow = Options::new().open_storage(storages[0].clone());
+    let mut producer = flow.producer("orders").await.unwrap();
+    producer.append(Message::new("x")).await.unwrap();
+    let stream = Name::new("orders").unwrap();
+    let partition = Partition { stream, index: 0 };
+    cluster.psql(&database, &copies_of_long_ago(TRIMS as usize + 1_999));
 
     let trimming = storages.iter().map(async |storage| {
         for before in 1..=TRIMS {

@@ -17,6 +17,7 @@ use tokio::sync::Mutex;
 
 use crate::common::growth::{append, claimed, fill};
 use crate::harness::Bench;
+use crate::postgres_support::copies_of_long_ago;
 use crate::raw::connect;
 use crate::server::{Database, Link, Server};
 use crate::support::{Flavour, SIZE, message, run, thousands};
@@ -165,13 +166,7 @@ impl<'a> Place<'a> {
             runtime,
             async move { append(&*storage, &partition, 1).await },
         );
-        let copies = format!(
-            "UPDATE flowstream.batches SET appended_at = clock_timestamp() - interval '2 hours';
-             INSERT INTO flowstream.batches
-                 (stream_id, partition, base_offset, count, appended_at, batch_id, ends, bodies)
-             SELECT stream_id, partition, number, count, appended_at, gen_random_uuid(), ends, bodies
-             FROM flowstream.batches, generate_series(1, {count} + 2000) number"
-        );
+        let copies = copies_of_long_ago(count + 2_000);
         self.database.psql(&copies);
         self.database.psql("VACUUM ANALYZE");
         self.database.psql("CHECKPOINT");

@@ -61,7 +61,7 @@ pub(super) async fn fetch(lane: &mut Lane, session: &Arc<Session>) {
             from = start;
             continue;
         }
-        if fetched.cut_at_gap(from) == from && from < fetched.bounds.end {
+        if fetched.cut_at_gap(from) {
             room.send(Event::Error(damaged(lane, from)));
             sleep(&*clock, PAUSE).await;
             continue;

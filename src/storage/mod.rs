@@ -353,9 +353,10 @@ pub struct Fetched {
 }
 
 impl Fetched {
-    /// Keeps what follows on `from` without a gap, and says where that ends. A storage has no gaps: if
-    /// there is one, somebody deleted what is missing.
-    pub(crate) fn cut_at_gap(&mut self, from: u64) -> u64 {
+    /// Keeps what follows on `from` without a gap, and says whether already the message at `from` is
+    /// missing though there are later ones. A storage has no gaps: if there is one, somebody deleted
+    /// what is missing.
+    pub(crate) fn cut_at_gap(&mut self, from: u64) -> bool {
         let mut next = from;
         let whole = self.batches.iter().position(|batch| {
             let offsets = batch.offsets();
@@ -368,7 +369,7 @@ impl Fetched {
             is_behind_gap
         });
         self.batches.truncate(whole.unwrap_or(self.batches.len()));
-        next
+        next == from && from < self.bounds.end
     }
 }
 

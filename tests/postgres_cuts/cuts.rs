@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::plan::{Case, Outcome, all_is_well, clean, of_steps, play_all};
+use crate::plan::{Case, Outcome, all_is_well, clean, doubts, of_steps, play_all, survived};
 use crate::postgres_support::proxy::{Cut, Direction, Fault, Passed, Place, Seen};
 use crate::rig::benches;
 use crate::script::{STEPS, Temper};
@@ -30,10 +30,7 @@ fn exhaustive(clean: &Seen) -> Vec<Case> {
         let counts = of_steps(passed(clean, direction)).into_iter().enumerate();
         for place in counts.flat_map(|(step, count)| (0..count).map(move |at| Place { step, at })) {
             for (number, cut) in cuts(direction).enumerate() {
-                let temper = match (place.at + number) % 2 {
-                    0 => Temper::Hasty,
-                    _ => Temper::Patient,
-                };
+                let temper = Temper::of_turn(place.at + number);
                 let fault = Some(Fault::Cut(direction, place, cut));
                 cases.push(Case::of(fault, temper));
             }
@@ -54,10 +51,7 @@ fn sample(clean: &Seen) -> Vec<Case> {
                     continue;
                 }
                 let at = (number * count / cuts.len() + step) % count;
-                let temper = match (number / 2 + step) % 2 {
-                    0 => Temper::Hasty,
-                    _ => Temper::Patient,
-                };
+                let temper = Temper::of_turn(number / 2 + step);
                 let fault = Some(Fault::Cut(direction, Place { step, at }, *cut));
                 cases.push(Case::of(fault, temper));
             }
@@ -102,18 +96,18 @@ async fn the_network_may_break_at_every_message() {
 
 fn report(clean: &Seen, outcomes: &[Outcome]) {
     let mut by_cut: BTreeMap<Cut, usize> = BTreeMap::new();
-    let (mut doubts, mut resolved, mut late, mut errors) = (0, 0, 0, 0);
-    for outcome in outcomes.iter().filter(|it| it.seen.fired.is_some()) {
+    let (mut late, mut errors) = (0, 0);
+    let struck = || outcomes.iter().filter(|it| it.seen.fired.is_some());
+    for outcome in struck() {
         if let Some(Fault::Cut(_, _, cut)) = outcome.case.fault {
             *by_cut.entry(cut).or_default() += 1;
         }
-        doubts += outcome.book.doubts;
-        resolved += outcome.book.resolved;
         late += usize::from(outcome.seen.landed_late);
         errors += outcome.book.errors.len();
     }
+    let (doubts, resolved) = doubts(struck());
     let struck: usize = by_cut.values().sum();
-    let survived = outcomes.iter().filter(|it| it.verdict.is_ok()).count();
+    let survived = survived(outcomes);
     println!(
         "network cut points: {} messages to the server, {} to the client; {struck} of {} runs cut \
          {by_cut:?}, {survived} survived; ambiguous appends met {doubts}, resolved {resolved}; \

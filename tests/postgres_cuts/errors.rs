@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use flowstream::ErrorKind;
 
-use crate::plan::{Case, Outcome, all_is_well, clean, play_all};
+use crate::plan::{Case, Outcome, all_is_well, clean, doubts, play_all, survived};
 use crate::postgres_support::proxy::{Fault, Seen, When, may_fail};
 use crate::rig::benches;
-use crate::script::{Book, STEPS, Temper};
+use crate::script::{STEPS, Temper};
 
 /// A statement that was cancelled, serialization, a deadlock, a full disk, a standby, a server that
 /// ends, a connection that fails, a lock that was not to be had: these pass.
@@ -16,7 +16,7 @@ pub(crate) const PASSING: [&str; 8] = [
 ];
 /// No rights, a schema that somebody changed, damage, and a defect: these do not.
 const LASTING: [&str; 4] = ["42501", "42P01", "XX001", "22012"];
-const WHENS: [When; 2] = [When::Before, When::After];
+pub(crate) const WHENS: [When; 2] = [When::Before, When::After];
 
 fn kind_of(code: &str) -> ErrorKind {
     match code {
@@ -163,20 +163,18 @@ fn report(clean: &Seen, outcomes: &[Outcome]) {
         }
     }
     let told = |outcome: &Outcome| outcome.book.errors.len();
-    let of = |tell: fn(&Book) -> usize| outcomes.iter().map(|it| tell(&it.book)).sum::<usize>();
+    let (doubts, resolved) = doubts(outcomes);
+    let right = survived(outcomes);
     println!(
         "SQL errors: {} statements in the script; {} of {} runs failed one, {fired:?}, in {steps:?}; \
-         {} as they should; errors told {}, in {} runs; appends in doubt {}, resolved {}",
+         {right} as they should; errors told {}, in {} runs; appends in doubt {doubts}, resolved \
+         {resolved}",
         clean.statements.len(),
         fired.values().sum::<usize>(),
         outcomes.len(),
-        outcomes.iter().filter(|it| it.verdict.is_ok()).count(),
         outcomes.iter().map(told).sum::<usize>(),
         outcomes.iter().filter(|it| told(it) > 0).count(),
-        of(|book| book.doubts),
-        of(|book| book.resolved),
     );
-    let right = outcomes.iter().filter(|it| it.verdict.is_ok()).count();
     let mut report = crate::report::Report::of("SQL errors").count("lost", outcomes.len() - right);
     for (code, count) in &fired {
         report = report.fault(&format!("SQL error {}, {:?}", code.0, code.1), *count);

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use crate::cuts::{DIRECTIONS, cuts, passed};
-use crate::errors::{PASSING, statements};
-use crate::plan::{Case, Outcome, all_is_well, clean, of_steps, play_all, scatter};
-use crate::postgres_support::proxy::{Cut, Direction, Fault, Place, Seen, Then, When};
+use crate::errors::{PASSING, WHENS, statements};
+use crate::plan::{
+    Case, Outcome, all_is_well, clean, doubts, of_steps, play_all, scatter, survived,
+};
+use crate::postgres_support::proxy::{Cut, Direction, Fault, Place, Seen, Then};
 use crate::rig::benches;
 use crate::script::Temper;
 
-const WHENS: [When; 2] = [When::Before, When::After];
 /// A session begins with some four messages to the server and a dozen to the client; then statements
 /// are prepared and run.
 const SOON: [usize; 2] = [12, 24];
@@ -19,13 +20,6 @@ const PARTNERS: u64 = 4;
 /// Those that somebody has to recover from.
 fn breaks(direction: Direction) -> impl Iterator<Item = Cut> {
     cuts(direction).filter(|cut| *cut != Cut::Delay)
-}
-
-fn temper(number: u64) -> Temper {
-    match number % 2 {
-        0 => Temper::Hasty,
-        _ => Temper::Patient,
-    }
 }
 
 fn one_of<T: Copy>(all: &[T], number: u64) -> T {
@@ -48,7 +42,7 @@ fn then_error(number: u64) -> Then {
 fn sample(clean: &Seen) -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |fault, then| {
-        let (then, temper) = (Some(then), temper(cases.len() as u64 / 3));
+        let (then, temper) = (Some(then), Temper::of_turn(cases.len() / 3));
         let fault = Some(fault);
         cases.push(Case {
             fault,
@@ -108,7 +102,7 @@ fn exhaustive(clean: &Seen) -> Vec<Case> {
             cases.push(Case {
                 fault: Some(first.clone()),
                 then: Some(then),
-                temper: temper(number / 5),
+                temper: Temper::of_turn(number as usize / 5),
             });
         }
     }
@@ -155,14 +149,12 @@ fn kind_of(case: &Case) -> String {
 
 fn report(outcomes: &[Outcome]) {
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
-    let (mut doubts, mut resolved) = (0, 0);
     for outcome in outcomes.iter().filter(|it| is_pair(it)) {
         *kinds.entry(kind_of(&outcome.case)).or_default() += 1;
-        doubts += outcome.book.doubts;
-        resolved += outcome.book.resolved;
     }
     let pairs: usize = kinds.values().sum();
-    let survived = outcomes.iter().filter(|it| it.verdict.is_ok()).count();
+    let (doubts, resolved) = doubts(outcomes.iter().filter(|it| is_pair(it)));
+    let survived = survived(outcomes);
     println!(
         "pairs of faults: {pairs} in {} runs, {kinds:?}, {survived} survived; ambiguous appends \
          met {doubts}, resolved {resolved}",

@@ -153,3 +153,15 @@ pub(crate) fn of_steps(passed: &[Passed]) -> Vec<usize> {
     let count = |step| passed.iter().filter(|passed| passed.step == step).count();
     (0..STEPS.len()).map(count).collect()
 }
+
+/// How many appends were in doubt in these runs, and of how many of those the outcome was found.
+pub(crate) fn doubts<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> (usize, usize) {
+    let books = outcomes.into_iter().map(|outcome| &outcome.book);
+    books.fold((0, 0), |(doubts, resolved), book| {
+        (doubts + book.doubts, resolved + book.resolved)
+    })
+}
+
+pub(crate) fn survived(outcomes: &[Outcome]) -> usize {
+    outcomes.iter().filter(|it| it.verdict.is_ok()).count()
+}

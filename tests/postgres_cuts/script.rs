@@ -46,6 +46,16 @@ pub(crate) enum Temper {
     Forgetful,
 }
 
+impl Temper {
+    /// The first two take turns.
+    pub(crate) fn of_turn(number: usize) -> Self {
+        match number % 2 {
+            0 => Self::Hasty,
+            _ => Self::Patient,
+        }
+    }
+}
+
 /// The names of a run's streams.
 pub(crate) struct Names {
     pub(crate) input: String,

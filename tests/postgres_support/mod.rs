@@ -23,6 +23,18 @@ pub mod proxy;
 /// How long starting, stopping and copying may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// SQL that makes a log of one batch into one of so many more, as if they had been appended one by one,
+/// all of them so long ago that trimming may delete them.
+pub fn copies_of_long_ago(more: usize) -> String {
+    format!(
+        "UPDATE flowstream.batches SET appended_at = clock_timestamp() - interval '2 hours';
+         INSERT INTO flowstream.batches
+             (stream_id, partition, base_offset, count, appended_at, batch_id, ends, bodies)
+         SELECT stream_id, partition, number, count, appended_at, gen_random_uuid(), ends, bodies
+         FROM flowstream.batches, generate_series(1, {more}) number"
+    )
+}
+
 /// One server with its data.
 pub struct Cluster {
     directory: PathBuf,

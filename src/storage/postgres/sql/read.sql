@@ -4,7 +4,7 @@
 -- microseconds since 1970.
 SELECT l.start_offset, l.end_offset,
     CASE WHEN g.incarnation <> (SELECT {schema}.incarnation()) THEN 0 ELSE coalesce(g.epoch, 0) END,
-    b.base_offset, b.count, 
+    b.base_offset, b.count,
     -- What lies outside of what can be counted, infinity too, is as far off as that.
     greatest(-9223372036854775808, least(9223372036854775807, extract(epoch FROM b.appended_at) * 1000000))::bigint,
     b.ends, b.bodies, b.attribute_ends, b.attributes
