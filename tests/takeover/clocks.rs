@@ -19,14 +19,22 @@ fn the_clock_of_the_clients_may_jump() {
     let Some(time) = FakeTime::new() else {
         return println!("libfaketime is not installed: skipped");
     };
-    let world = World::new(cluster());
     time.while_it_jumps(|| {
         for (way, lease) in [(Way::Kill, LONG), (Way::Pause, SHORT), (Way::Stop, LONG)] {
             let mut trials = Trials::new(way, lease);
             trials.environment = time.environment();
-            let outcome = trials.run(&world).unwrap();
-            println!("{way:?}: {:?}", outcome.sum);
-            assert!(outcome.jumps_back > 0, "the clock jumped");
+            // One that is over between two jumps has shown nothing: again.
+            let mut jumps_back = 0;
+            for _ in 0..10 {
+                let world = World::new(cluster());
+                let outcome = trials.run(&world).unwrap();
+                println!("{way:?}: {:?}", outcome.sum);
+                jumps_back = outcome.jumps_back;
+                if jumps_back > 0 {
+                    break;
+                }
+            }
+            assert!(jumps_back > 0, "the clock jumped");
         }
     });
 }
