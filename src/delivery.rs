@@ -177,6 +177,7 @@ impl Delivery {
     }
 
     /// This delivery is done; written soon: see [`Commit::ack`].
+    #[inline]
     pub fn ack(self) {
         self.commit.ack();
     }
@@ -294,6 +295,7 @@ impl Commit {
 
     /// Done; written in the background within about 50 ms, and at shutdown. Never blocks and never
     /// fails: if the lease was lost, the message reaches the group again.
+    #[inline]
     pub fn ack(mut self) {
         if let Some(session) = self.session.take() {
             session.ack(self.offset);
@@ -362,6 +364,7 @@ impl Commit {
 }
 
 impl Drop for Commit {
+    #[inline]
     fn drop(&mut self) {
         if let Some(session) = self.session.take() {
             session.dropped(self.offset);

@@ -244,13 +244,11 @@ impl Flowstream {
         Ok(self.create(stream, None).await?.partitions)
     }
 
+    #[inline]
     pub(crate) fn check(&self, message: &Message) -> Result<()> {
         let (size, limit) = (message.size(), self.0.options.max_message_bytes);
         if size > limit {
-            return Err(Error::invalid(format!(
-                "a message of {size} bytes is over the limit of {limit} bytes \
-                 (Options::max_message_bytes)"
-            )));
+            return Err(oversized(size, limit));
         }
         Ok(())
     }
@@ -291,6 +289,13 @@ impl Flowstream {
         self.retry(|| self.storage().bounds(&first)).await?;
         Ok((0..self.open_stream(stream).await?).map(at).collect())
     }
+}
+
+#[cold]
+fn oversized(size: usize, limit: usize) -> Error {
+    Error::invalid(format!(
+        "a message of {size} bytes is over the limit of {limit} bytes (Options::max_message_bytes)"
+    ))
 }
 
 impl fmt::Debug for Flowstream {

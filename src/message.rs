@@ -79,6 +79,11 @@ impl Message {
         self.rest.get_or_insert_default()
     }
 
+    /// Whether it has anything besides its body and one commit.
+    pub(crate) fn has_rest(&self) -> bool {
+        self.rest.is_some()
+    }
+
     /// The body.
     ///
     /// That of a delivery is a slice of its batch, and keeps the whole batch in memory for as long
@@ -216,6 +221,7 @@ impl Message {
     }
 
     /// Its size in bytes, as it counts towards limits: body, key and headers.
+    #[inline]
     pub fn size(&self) -> usize {
         let Some(rest) = &self.rest else {
             return self.body.len();

@@ -323,6 +323,28 @@ impl Producer {
         }
     }
 
+    /// Ready once there may be room, or an error to tell.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.send_next();
+        if self.is_full()
+            && let Err(error) = ready!(self.poll_landed(cx))
+        {
+            self.failed = Some(error);
+        }
+        Poll::Ready(())
+    }
+
+    /// Tells the error that is there to be told; or a full buffer leaves at once.
+    fn leave(&mut self) -> Result<()> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        if self.unsent.is_empty() {
+            self.send_next();
+        }
+        Ok(())
+    }
+
     /// Ready once everything accepted is durable.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         loop {
@@ -341,25 +363,20 @@ impl Producer {
 impl Sink<Message> for Producer {
     type Error = Error;
 
+    #[inline]
     fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let this = self.get_mut();
         if this.closed {
             return Poll::Ready(Err(closed(&this.stream)));
         }
-        loop {
-            // With an error to tell one over the bound, so that `start_send` can tell it.
-            if !this.is_full() || this.failed.is_some() {
-                return Poll::Ready(Ok(()));
-            }
-            this.send_next();
-            if this.is_full()
-                && let Err(error) = ready!(this.poll_landed(cx))
-            {
-                this.failed = Some(error);
-            }
+        // With an error to tell one over the bound, so that `start_send` can tell it.
+        while this.is_full() && this.failed.is_none() {
+            ready!(this.poll_room(cx));
         }
+        Poll::Ready(Ok(()))
     }
 
+    #[inline]
     fn start_send(self: Pin<&mut Self>, message: Message) -> Result<()> {
         let this = self.get_mut();
         if this.closed {
@@ -370,11 +387,8 @@ impl Sink<Message> for Producer {
         }
         this.filling_bytes += message.size() + MESSAGE_OVERHEAD;
         this.filling.push(message);
-        if let Some(error) = this.failed.take() {
-            return Err(error);
-        }
-        if this.is_full() && this.unsent.is_empty() {
-            this.send_next();
+        if this.failed.is_some() || this.is_full() {
+            return this.leave();
         }
         Ok(())
     }

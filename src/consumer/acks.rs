@@ -87,6 +87,24 @@ impl Acks {
         self.round.is_some()
     }
 
+    /// A verdict on the very next message while nothing stands in the book that it could touch: the
+    /// usual `ack`, of which nobody has to be told. Whether it was that.
+    #[inline]
+    pub(super) fn done_next(&mut self, offset: u64) -> bool {
+        let is_usual = offset == self.progress.position()
+            && self.progress.acked().is_empty()
+            && self.dropped.is_empty()
+            && self.retries.is_empty()
+            && self.trusts.is_empty()
+            && !self.trusts.has_lost();
+        if is_usual {
+            self.pending.insert(offset..offset + 1);
+            self.progress.insert(offset..offset + 1);
+            self.finish();
+        }
+        is_usual
+    }
+
     /// A verdict, still to be written.
     pub(super) fn done(&mut self, offsets: Range<u64>) {
         // What is done already is written, or pending.
@@ -337,6 +355,23 @@ mod tests {
         assert_eq!(acks.take().0, Verdicts::from(6..10));
         acks.done(8..9);
         assert_eq!(acks.take().0, Verdicts::default());
+    }
+
+    #[test]
+    fn the_short_way_is_for_the_next_message_of_a_book_with_nothing_else_in_it() {
+        let mut acks = Acks::new(Progress::at(0), &[]);
+        assert!(acks.done_next(0) && acks.done_next(1));
+        assert_eq!((acks.progress(), acks.finished()), (&Progress::at(2), 2));
+        assert!(!acks.done_next(0) && !acks.done_next(3), "not the next");
+        acks.done(3..4);
+        assert!(!acks.done_next(2), "one beyond is done");
+        acks.done(2..3);
+        acks.dropped(5);
+        assert!(!acks.done_next(4), "one was dropped");
+        acks.done(4..6);
+        assert!(acks.retry(7, Duration::ZERO) && !acks.done_next(6));
+        assert_eq!(acks.take().0.done, Ranges::from(0..6));
+        assert_eq!((acks.progress(), acks.finished()), (&Progress::at(6), 2));
     }
 
     #[test]

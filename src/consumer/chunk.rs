@@ -65,6 +65,7 @@ impl Chunk {
         self.runs.is_empty()
     }
 
+    #[inline]
     pub(super) fn session(&self) -> &Session {
         &self.session
     }

@@ -146,6 +146,7 @@ impl Shared {
         self.wake();
     }
 
+    #[inline]
     pub(super) fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Acquire)
     }
@@ -156,6 +157,7 @@ impl Shared {
         let _ = stopping.wait_for(|stopping| *stopping).await;
     }
 
+    #[inline]
     pub(super) fn count_poll(&self) {
         // There is one consumer: nobody else writes this.
         let polls = self.polls.load(Ordering::Relaxed).wrapping_add(1);

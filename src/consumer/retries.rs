@@ -36,6 +36,11 @@ impl Retries {
         }
     }
 
+    /// Whether nothing is known of any message.
+    pub(super) fn is_empty(&self) -> bool {
+        self.begun.is_empty()
+    }
+
     /// The messages that are out of everybody's hands: neither done nor held by the pipeline.
     pub(super) fn scheduled(&self) -> &BTreeSet<u64> {
         &self.scheduled

@@ -122,8 +122,13 @@ impl Session {
     pub(crate) fn ack(&self, offset: u64) {
         let mut acks = self.acks();
         let first = !acks.has_pending();
-        acks.done(offset..offset + 1);
-        self.finish(acks, first);
+        if acks.done_next(offset) {
+            drop(acks);
+            self.finished(first);
+        } else {
+            acks.done(offset..offset + 1);
+            self.finish(acks, first);
+        }
     }
 
     /// Done, and all before it if it is `through`: written now, and whoever waits for the round is
@@ -171,6 +176,12 @@ impl Session {
     fn finish(&self, mut acks: MutexGuard<'_, Acks>, wake_keeper: bool) {
         acks.finish();
         self.update(acks);
+        self.finished(wake_keeper);
+    }
+
+    /// A handle is gone, and that stands in the book.
+    #[inline]
+    fn finished(&self, wake_keeper: bool) {
         if wake_keeper {
             self.work.notify_one();
         }

@@ -256,10 +256,19 @@ impl RecordsBuilder {
     /// # Panics
     ///
     /// If the batch grows over 4 GiB; the limits of messages and appends are far below.
+    #[inline]
     pub fn push(&mut self, message: &Message) -> u32 {
         self.bodies.extend_from_slice(message.body());
         let end = u32::try_from(self.bodies.len()).expect("a batch under 4 GiB");
         self.body_ends.push(end);
+        if message.has_rest() || !self.attributes.is_empty() {
+            self.push_attributes(message);
+        }
+        self.body_ends.len() as u32 - 1
+    }
+
+    /// Those of the message whose body was pushed last.
+    fn push_attributes(&mut self, message: &Message) {
         encode_attributes(message, &mut self.attributes);
         if !self.attributes.is_empty() {
             let end = u32::try_from(self.attributes.len()).expect("a batch under 4 GiB");
@@ -267,7 +276,6 @@ impl RecordsBuilder {
             self.attribute_ends.resize(self.body_ends.len() - 1, 0);
             self.attribute_ends.push(end);
         }
-        self.body_ends.len() as u32 - 1
     }
 
     /// Makes room for so many more messages, with so many bytes in their bodies.
