@@ -19,6 +19,7 @@
 //!   which is one durable transaction. Its limits do just that: redb writes the same bytes as one
 //!   value and commits, and a file gets them appended and synced. **produce, feed** never waits:
 //!   the next n are taken in while the disk is busy.
+//! - **ways** are other ways to append to a file, in turns with redb writing one value.
 //! - **drain** reads everything. Its limit copies the same values out of redb, with as many commits.
 //! - **1,000 tasks** each send one message and wait until it is durable; they share transactions.
 //!   Beside it stands one producer that flushes each 500.
@@ -43,6 +44,7 @@ mod latency;
 mod memory;
 mod raw;
 mod redb;
+mod ways;
 
 use common::args::{Args, describe_machine};
 use common::harness::Bench;
@@ -60,6 +62,7 @@ fn main() {
     let mut bench = Bench::new(args.is_quick, args.filter);
     table::print_head("runtime");
     redb::measure(&mut bench);
+    ways::measure(&mut bench);
     memory::measure(&mut bench);
     delivery::measure(&mut bench);
     latency::measure(&mut bench);

@@ -14,7 +14,7 @@ const BLOBS: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("blobs"
 const POSITIONS: TableDefinition<'static, u64, u64> = TableDefinition::new("positions");
 
 /// The cache that flowstream gives redb if nobody says otherwise, in bytes.
-const CACHE: usize = 64 << 20;
+pub(crate) const CACHE: usize = 64 << 20;
 
 /// redb with one table of values.
 pub(crate) struct RawRedb {
@@ -112,7 +112,7 @@ impl RawFile {
     }
 }
 
-fn rate(batch: usize, window: Duration, mut write: impl FnMut()) -> f64 {
+pub(crate) fn rate(batch: usize, window: Duration, mut write: impl FnMut()) -> f64 {
     let began = Instant::now();
     let mut batches = 0;
     while began.elapsed() < window {
