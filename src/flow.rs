@@ -32,9 +32,10 @@ struct Inner {
 impl Flowstream {
     pub(crate) fn new(storage: Arc<dyn Storage>, options: Options) -> Self {
         let (clock, retry) = (options.clock.clone(), options.retry);
+        let watch = Watch::new(storage.clone(), clock.clone());
         Self(Arc::new(Inner {
-            appender: Appender::new(storage.clone(), clock.clone(), retry),
-            watch: Watch::new(storage.clone(), clock.clone()),
+            appender: Appender::new(storage.clone(), clock.clone(), retry, watch.clone()),
+            watch,
             vigil: Vigil::new(storage.clone(), clock, retry),
             storage,
             options,

@@ -121,6 +121,7 @@ mod producer;
 mod ranges;
 mod retry;
 pub mod storage;
+mod tail;
 mod watch;
 
 pub use appender::AppendedRow;

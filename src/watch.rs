@@ -14,7 +14,8 @@ use tokio::sync::{Notify, watch};
 
 use crate::clock::Clock;
 use crate::error::{ErrorKind, Result};
-use crate::storage::{Notification, Partition, Storage};
+use crate::storage::{Notification, Partition, Row, Storage, StoredBatch, WrittenRow};
+use crate::tail::{Mark, Tail};
 
 /// What is known of a partition.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -27,6 +28,7 @@ pub(crate) struct Signal {
     pub(crate) missed: u64,
 }
 
+#[derive(Clone)]
 pub(crate) struct Watch(Arc<Shared>);
 
 struct Shared {
@@ -39,18 +41,27 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    partitions: HashMap<Partition, watch::Sender<Signal>>,
+    partitions: HashMap<Partition, Arc<Watched>>,
     is_running: bool,
     /// The storage is closed: nothing more will happen.
     is_over: bool,
 }
+
+#[derive(Debug, Default)]
+struct Watched {
+    signals: watch::Sender<Signal>,
+    tail: Arc<Tail>,
+}
+
+/// What is watched of the partitions that an append goes to, as it stood when that began.
+pub(crate) struct Witness(Vec<Option<(Arc<Watched>, Mark)>>);
 
 /// Wakes one watcher of a partition.
 #[derive(Debug)]
 pub(crate) struct Subscription {
     // Dropped first, so that the sweep no longer counts it.
     signals: watch::Receiver<Signal>,
-    partition: Partition,
+    watched: Arc<Watched>,
     leave: Leave,
 }
 
@@ -67,20 +78,50 @@ impl Watch {
         }))
     }
 
-    /// Watches a partition: nothing that happens from now on is missed.
-    pub(crate) fn subscribe(&self, partition: &Partition) -> Subscription {
+    /// Watches a partition: nothing that happens from now on is missed. Its tail may take so many
+    /// bytes, or what another watcher allows.
+    pub(crate) fn subscribe(&self, partition: &Partition, tail_bytes: usize) -> Subscription {
         let shared = self.0.clone();
-        let signals = shared
-            .state()
-            .partitions
-            .entry(partition.clone())
-            .or_insert_with(|| watch::Sender::new(Signal::default()))
-            .subscribe();
+        let (watched, signals) = {
+            let mut state = shared.state();
+            let watched = state.partitions.entry(partition.clone()).or_default();
+            (watched.clone(), watched.signals.subscribe())
+        };
+        watched.tail.allow(tail_bytes);
         run_if_needed(&shared);
         Subscription {
             signals,
-            partition: partition.clone(),
+            watched,
             leave: Leave(shared),
+        }
+    }
+
+    /// An append of these rows begins.
+    pub(crate) fn witness(&self, rows: &[Row]) -> Witness {
+        let state = self.0.state();
+        let watched = rows.iter().map(|row| {
+            let watched = state.partitions.get(&row.partition)?;
+            Some((watched.clone(), watched.tail.mark()))
+        });
+        Witness(watched.collect())
+    }
+}
+
+impl Witness {
+    /// The rows were written. Whoever watches gets them from memory, and is woken at once.
+    pub(crate) fn wrote(&self, rows: &[Row], written: &[WrittenRow]) {
+        for ((row, written), watched) in rows.iter().zip(written).zip(&self.0) {
+            let Some((watched, mark)) = watched else {
+                continue;
+            };
+            let batch = StoredBatch {
+                base_offset: written.base_offset,
+                appended_at: written.appended_at,
+                records: row.records.clone(),
+            };
+            let end = batch.offsets().end;
+            watched.tail.wrote(*mark, batch);
+            watched.signals.send_if_modified(|signal| grow(signal, end));
         }
     }
 }
@@ -93,10 +134,12 @@ impl Subscription {
 
     /// The log ends earlier than was known: the storage went back to an earlier state.
     pub(crate) fn went_back(&self, end: u64) {
-        let state = self.leave.0.state();
-        if let Some(signals) = state.partitions.get(&self.partition) {
-            signals.send_if_modified(|signal| shrink(signal, end));
-        }
+        self.watched.went_back(end);
+    }
+
+    /// The newest batches of the partition.
+    pub(crate) fn tail(&self) -> &Arc<Tail> {
+        &self.watched.tail
     }
 
     /// Resolves once there is something new. Cancel safe.
@@ -106,6 +149,16 @@ impl Subscription {
         if self.signals.changed().await.is_err() {
             // The sender lives as long as the subscription.
             std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Watched {
+    /// Whoever was told of more has to look again.
+    fn went_back(&self, end: u64) {
+        let shrinks = self.signals.send_if_modified(|signal| shrink(signal, end));
+        if shrinks {
+            self.tail.forget();
         }
     }
 }
@@ -125,13 +178,13 @@ impl Shared {
         let state = self.state();
         match notification {
             Notification::Appended(partition, end) => {
-                if let Some(signals) = state.partitions.get(&partition) {
-                    signals.send_if_modified(|signal| grow(signal, end));
+                if let Some(watched) = state.partitions.get(&partition) {
+                    watched.signals.send_if_modified(|signal| grow(signal, end));
                 }
             }
             Notification::Released(partition) => {
-                if let Some(signals) = state.partitions.get(&partition) {
-                    signals.send_modify(|signal| signal.releases += 1);
+                if let Some(watched) = state.partitions.get(&partition) {
+                    watched.signals.send_modify(|signal| signal.releases += 1);
                 }
             }
             Notification::Missed => missed(&state),
@@ -140,8 +193,8 @@ impl Shared {
 
     /// Asks for the ends of all watched partitions.
     async fn poll(&self) {
-        let known = |(partition, signals): (&Partition, &watch::Sender<Signal>)| {
-            (partition.clone(), signals.borrow().end)
+        let known = |(partition, watched): (&Partition, &Arc<Watched>)| {
+            (partition.clone(), watched.signals.borrow().end)
         };
         let (partitions, ends): (Vec<Partition>, Vec<u64>) =
             self.state().partitions.iter().map(known).unzip();
@@ -169,13 +222,15 @@ impl Shared {
         let bounds = self.storage.bounds(partitions).await?;
         let state = self.state();
         for ((partition, known), bounds) in partitions.iter().zip(ends).zip(bounds) {
-            let Some(signals) = state.partitions.get(partition) else {
+            let Some(watched) = state.partitions.get(partition) else {
                 continue;
             };
-            signals.send_if_modified(|signal| match bounds.end < *known {
-                true => shrink(signal, bounds.end),
-                false => grow(signal, bounds.end),
-            });
+            if bounds.end < *known {
+                watched.went_back(bounds.end);
+            } else {
+                let grow = |signal: &mut Signal| grow(signal, bounds.end);
+                watched.signals.send_if_modified(grow);
+            }
         }
         Ok(())
     }
@@ -185,7 +240,7 @@ impl Shared {
         let mut state = self.state();
         state
             .partitions
-            .retain(|_, signals| signals.receiver_count() > 0);
+            .retain(|_, watched| watched.signals.receiver_count() > 0);
         if state.partitions.is_empty() {
             state.is_running = false;
             return ControlFlow::Break(());
@@ -200,7 +255,6 @@ fn grow(signal: &mut Signal, end: u64) -> bool {
     grows
 }
 
-/// Whoever was told of more has to look again.
 fn shrink(signal: &mut Signal, end: u64) -> bool {
     let shrinks = end < signal.end;
     if shrinks {
@@ -211,8 +265,8 @@ fn shrink(signal: &mut Signal, end: u64) -> bool {
 }
 
 fn missed(state: &State) {
-    for signals in state.partitions.values() {
-        signals.send_modify(|signal| signal.missed += 1);
+    for watched in state.partitions.values() {
+        watched.signals.send_modify(|signal| signal.missed += 1);
     }
 }
 
@@ -339,7 +393,7 @@ mod tests {
         let mut subscription = first.block_on(async {
             flow.create_stream("orders", 1).await.unwrap();
             let stream = Name::new("orders").unwrap();
-            watch.subscribe(&Partition { stream, index: 0 })
+            watch.subscribe(&Partition { stream, index: 0 }, 0)
         });
         drop(first);
         second.block_on(async {

@@ -30,8 +30,8 @@
 //!   which the commits ride, or `.forward(producer)`. It stands beside the same `append` and then a
 //!   commit (at least once), and beside the same by hand: blobs are read, and each is written with an
 //!   `UPDATE` of a row in one transaction of sqlx.
-//! - **latency** is from the call of `send` to the delivery in another process. Bare is an `INSERT`,
-//!   then a NOTIFY, then a `SELECT` there.
+//! - **latency** is from the call of `send` to the delivery: in the same process, beside an `INSERT` that
+//!   commits; and in another process, beside an `INSERT`, then a NOTIFY, then a `SELECT` there.
 //! - **space** is what a message takes on the disk (table, TOAST, indexes) and in the WAL.
 //! - **idle** is the number of transactions a second that consumers cause that have nothing to do, each
 //!   a statement, and the memory that each takes of its process.

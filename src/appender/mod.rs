@@ -28,6 +28,7 @@ use crate::message::Batch;
 use crate::name::Name;
 use crate::retry::RetryPolicy;
 use crate::storage::{Appended, Id, Partition, Storage};
+use crate::watch::Watch;
 
 use chain::Break;
 pub(crate) use chain::Chain;
@@ -122,6 +123,7 @@ struct Shared {
     storage: Arc<dyn Storage>,
     clock: Arc<dyn Clock>,
     retry: RetryPolicy,
+    watch: Watch,
     routes: Routes,
     queue: Mutex<Queue>,
     arrived: Notify,
@@ -139,11 +141,13 @@ impl Appender {
         storage: Arc<dyn Storage>,
         clock: Arc<dyn Clock>,
         retry: RetryPolicy,
+        watch: Watch,
     ) -> Self {
         Self(Arc::new(Shared {
             storage,
             clock,
             retry,
+            watch,
             routes: Routes::default(),
             queue: Mutex::default(),
             arrived: Notify::new(),
@@ -257,13 +261,21 @@ impl Shared {
         let mut waited = false;
         loop {
             let append = statement.seal(id, after);
+            let witness = self.watch.witness(&append.rows);
             let began = self.clock.now();
             let written = self
                 .retry
                 .run(&*self.clock, || self.storage.append(append.clone()))
                 .await;
             statement = match written {
-                Ok(Appended::Written(bases)) => {
+                Ok(Appended::Written(rows)) => {
+                    witness.wrote(&append.rows, &rows);
+                    let bases: Vec<u64> = rows.iter().map(|row| row.base_offset).collect();
+                    is_in_log |= id == landing.id();
+                    statement.written(&bases, began, &self.storage);
+                    Statement::default()
+                }
+                Ok(Appended::Known(bases)) => {
                     is_in_log |= id == landing.id();
                     statement.written(&bases, began, &self.storage);
                     Statement::default()

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use super::Harness;
 use super::build::{append, row};
-use super::support::Subject;
+use super::support::{Subject, known};
 use crate::storage::Appended;
 
 const TASKS: u64 = 8;
@@ -156,14 +156,14 @@ pub(super) async fn concurrent_retries_write_once(harness: Arc<dyn Harness>) {
             tasks.spawn(async move {
                 if task == 3 {
                     let settled = subject.settle(once).await.expect("an outcome");
-                    return settled.map_or(Appended::Refused, Appended::Written);
+                    return settled.map_or(Appended::Refused, Appended::Known);
                 }
-                subject.append(once).await.expect("an answer")
+                known(subject.append(once).await.expect("an answer"))
             });
         }
         let answers = tasks.join_all().await;
         let before = subject.range(&orders).await.end;
-        let last = subject.append(once).await.expect("an answer");
+        let last = known(subject.append(once).await.expect("an answer"));
         for answer in answers {
             assert_eq!(answer, last, "all learn the same outcome, in round {round}");
         }

@@ -6,11 +6,11 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use super::Harness;
-use super::build::{append, name, records, row};
+use super::build::{append, append_with, name, records, row};
 use super::support::{Subject, assert_kind};
 use crate::error::ErrorKind;
 use crate::message::Message;
-use crate::storage::{Partition, RecordsBuilder, Row};
+use crate::storage::{Appended, Partition, RecordsBuilder, Row};
 
 pub(super) async fn offsets_begin_at_zero_and_have_no_gaps(harness: Arc<dyn Harness>) {
     let subject = Subject::new(harness);
@@ -169,6 +169,38 @@ pub(super) async fn the_time_of_appends_never_goes_back(harness: Arc<dyn Harness
         first.appended_at < last.appended_at,
         "time passed meanwhile"
     );
+}
+
+pub(super) async fn an_append_tells_what_a_read_gives(harness: Arc<dyn Harness>) {
+    let subject = Subject::new(harness);
+    let orders = subject.partitions("orders", 2).await;
+    let billing = subject.group(&orders[0], "billing").await;
+    let lease = subject.lease(&billing).await;
+    for round in 0..6 {
+        let first = row(&orders[0], &["a", "b"]);
+        let both = match round % 3 {
+            0 => append([first]),
+            1 => append([row(&orders[1], &["c"]), first]),
+            _ => append_with([first], [(&lease, round..round + 1)]),
+        };
+        let answer = subject.append(both.clone()).await.expect("an answer");
+        let Appended::Written(written) = answer else {
+            panic!("what this call wrote is not {answer:?}");
+        };
+        assert_eq!(written.len(), both.rows.len());
+        for (row, written) in both.rows.iter().zip(&written) {
+            let fetched = subject.fetch(&row.partition, written.base_offset).await;
+            let batch = fetched.batches.last().expect("the batch");
+            let read = (batch.base_offset, batch.appended_at);
+            let told = (written.base_offset, written.appended_at);
+            assert_eq!(told, read, "the place in {}", row.partition);
+            assert_eq!(batch.records, row.records, "what is in {}", row.partition);
+        }
+        let bases = written.iter().map(|row| row.base_offset).collect();
+        let again = subject.append(both).await.expect("an answer");
+        assert_eq!(again, Appended::Known(bases), "it was there before");
+        subject.harness.pass(Duration::from_millis(3)).await;
+    }
 }
 
 pub(super) async fn the_log_outlives_a_restart(harness: Arc<dyn Harness>) {

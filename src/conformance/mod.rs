@@ -102,7 +102,7 @@ mod trim;
 
 use flow::{
     abandoned, commits, consuming, cut_off, dead_letters, handover, holding, holes, lost,
-    operating, producing, relay, restarts, retries, routing, storm, torn, waking,
+    operating, producing, relay, restarts, retries, routing, storm, tails, torn, waking,
 };
 
 /// One storage under test. It is empty at the start, and no other check uses it.
@@ -209,6 +209,7 @@ macro_rules! __conformance {
             log::messages_come_back_as_they_were,
             log::a_large_message_comes_back_as_it_was,
             log::the_time_of_appends_never_goes_back,
+            log::an_append_tells_what_a_read_gives,
             log::the_log_outlives_a_restart,
 
             reading::a_read_gives_whole_batches,
@@ -344,6 +345,9 @@ macro_rules! __conformance {
             waking::a_waiting_consumer_is_woken,
             waking::a_waiting_standby_is_woken,
             waking::the_end_of_a_runtime_stops_nobody_else,
+
+            tails::what_comes_from_memory_is_what_a_read_gives,
+            tails::a_zombie_at_the_tail_commits_nothing,
 
             handover::one_consumer_of_a_group_gets_all,
             handover::a_shutdown_hands_over_at_once,

@@ -166,11 +166,12 @@ impl Model {
         self.groups.entry(group.clone()).or_insert(member);
     }
 
+    /// The answer of the second time, too: what is written is known from then on.
     pub(super) fn append(&mut self, append: &Append) -> Appended {
         if let Some(known) = self.ids.get(&append.id) {
             return known.clone();
         }
-        let is_written = |id| matches!(self.ids.get(&id), Some(Appended::Written(_)));
+        let is_written = |id| matches!(self.ids.get(&id), Some(Appended::Known(_)));
         if append.after.is_some_and(|after| !is_written(after)) {
             return Appended::Early;
         }
@@ -193,14 +194,14 @@ impl Model {
                 .or_default()
                 .append(row)
         });
-        let written = Appended::Written(offsets.collect());
+        let written = Appended::Known(offsets.collect());
         self.ids.insert(append.id, written.clone());
         written
     }
 
     pub(super) fn settle(&mut self, append: &Append) -> Option<Vec<u64>> {
         match self.ids.entry(append.id).or_insert(Appended::Refused) {
-            Appended::Written(offsets) => Some(offsets.clone()),
+            Appended::Known(offsets) => Some(offsets.clone()),
             _ => None,
         }
     }

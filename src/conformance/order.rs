@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Harness;
 use super::build::{append, append_with, row};
-use super::support::Subject;
+use super::support::{Subject, known};
 use crate::storage::{Append, Appended, Id};
 
 /// The same, to be written after that one.
@@ -62,14 +62,14 @@ pub(super) async fn a_retry_is_known_before_it_is_early(harness: Arc<dyn Harness
     for (before, expected) in [
         (&never, Appended::Refused),
         (&refused, Appended::Early),
-        (&written, Appended::Written(vec![1])),
+        (&written, Appended::Known(vec![1])),
     ] {
         let append = match expected {
             Appended::Refused => refused.clone(),
             _ => append([row(&orders, &["b"])]),
         };
         let answer = subject.append(after(before, &append)).await;
-        assert_eq!(answer.expect("an answer"), expected);
+        assert_eq!(known(answer.expect("an answer")), expected);
     }
     assert_eq!(subject.text(&orders).await, "a b");
 }

@@ -98,7 +98,8 @@ impl Subject {
     /// Appends what is written for sure.
     pub(super) async fn written(&self, append: &Arc<Append>) -> Vec<u64> {
         match self.append(append.clone()).await {
-            Ok(Appended::Written(offsets)) => offsets,
+            Ok(Appended::Written(rows)) => rows.iter().map(|row| row.base_offset).collect(),
+            Ok(Appended::Known(bases)) => bases,
             other => panic!("an append is written, and not {other:?}"),
         }
     }
@@ -277,6 +278,11 @@ pub(super) fn poll_once<F: Future>(future: F) -> Option<F::Output> {
         std::task::Poll::Ready(output) => Some(output),
         std::task::Poll::Pending => None,
     }
+}
+
+/// The answer as it is when the same append comes again.
+pub(super) fn known(appended: Appended) -> Appended {
+    appended.bases().map_or(appended, Appended::Known)
 }
 
 /// How often the message at this offset was begun and not done.

@@ -84,7 +84,8 @@ impl ConsumerBuilder {
     }
 
     /// How much is read ahead, in bytes of stored batches: 2 MiB by default. Half of it waits while
-    /// the other half is handed out; a batch larger than a half is read whole.
+    /// the other half is handed out; a batch larger than a half is read whole. As much
+    /// again at most is kept of the newest batches, for all consumers of the process.
     pub fn prefetch(mut self, bytes: usize) -> Self {
         self.settings.prefetch = bytes;
         self

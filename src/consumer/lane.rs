@@ -30,6 +30,7 @@ use crate::error::{Error, ErrorKind};
 use crate::flow::Flowstream;
 use crate::name::Name;
 use crate::storage::{Group, GroupState, Id, Lease};
+use crate::tail::Tail;
 use crate::watch::Subscription;
 
 /// What a consumer was built with.
@@ -92,7 +93,9 @@ impl Lane {
         group: Group,
     ) -> Self {
         Self {
-            watch: flow.watch().subscribe(&group.partition),
+            watch: flow
+                .watch()
+                .subscribe(&group.partition, settings.fetch_bytes),
             former: None,
             lost: None,
             incarnation: None,
@@ -239,6 +242,11 @@ impl Lane {
         }
         sleep(&**self.flow.clock(), PAUSE).await;
         Some(())
+    }
+
+    /// Of this partition, in memory.
+    pub(super) fn tail(&self) -> &Arc<Tail> {
+        self.watch.tail()
     }
 
     pub(super) fn watch(&mut self) -> &mut Subscription {

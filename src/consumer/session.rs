@@ -296,6 +296,20 @@ impl Session {
         }
     }
 
+    /// The log goes on to here at least: known without a read, so it says nothing of the lease.
+    pub(super) fn heard_of(&self, end: u64) {
+        let idle = !self.is_behind();
+        self.log_end.fetch_max(end, Ordering::Relaxed);
+        if idle && self.is_behind() {
+            self.work.notify_one();
+        }
+    }
+
+    /// The end of the log, as far as this lease knows.
+    pub(super) fn log_end(&self) -> u64 {
+        self.log_end.load(Ordering::Relaxed)
+    }
+
     /// Whether a message waits to be done, as the storage sees it.
     pub(super) fn is_behind(&self) -> bool {
         let acks = self.acks();

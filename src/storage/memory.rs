@@ -89,15 +89,15 @@ impl Storage for MemoryStorage {
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<Appended>> {
         Box::pin(async move {
             let wall = self.clock.wall();
-            let (appended, new) = self
+            let appended = self
                 .lock()
                 .as_mut()
                 .ok_or_else(closed)?
                 .append(&append, wall)?;
-            if new && let Appended::Written(bases) = &appended {
-                let rows = append.rows.iter().zip(bases);
-                self.notifier.send(rows.map(|(row, base)| {
-                    let end = base + u64::from(row.records.len());
+            if let Appended::Written(written) = &appended {
+                let rows = append.rows.iter().zip(written);
+                self.notifier.send(rows.map(|(row, written)| {
+                    let end = written.base_offset + u64::from(row.records.len());
                     Notification::Appended(row.partition.clone(), end)
                 }));
             }

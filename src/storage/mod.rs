@@ -317,14 +317,37 @@ pub struct Row {
 /// The answer to an [`Append`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Appended {
-    /// It is in the log: the offset of the first message of each row.
-    Written(Vec<u64>),
+    /// It was written, by this call: where each row is now.
+    Written(Vec<WrittenRow>),
+    /// It is in the log since an earlier call: the offset of the first message of each row.
+    Known(Vec<u64>),
     /// Nothing was written: these of its commits (by index) name leases that were lost.
     Fenced(Vec<usize>),
     /// Nothing was written: [`settle`](Storage::settle) refused this id.
     Refused,
     /// Nothing was written: the append [before it](Append::after) is not in the log.
     Early,
+}
+
+impl Appended {
+    /// The offset of the first message of each row, if it is in the log.
+    pub fn bases(&self) -> Option<Vec<u64>> {
+        match self {
+            Self::Written(rows) => Some(rows.iter().map(|row| row.base_offset).collect()),
+            Self::Known(bases) => Some(bases.clone()),
+            Self::Fenced(_) | Self::Refused | Self::Early => None,
+        }
+    }
+}
+
+/// Where a [`Row`] is in the log, just as a [read](Storage::read) gives it: consumers in the process
+/// of the producer may get the batch from memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WrittenRow {
+    /// The offset of its first message.
+    pub base_offset: u64,
+    /// When it was appended, by the storage's wall clock.
+    pub appended_at: SystemTime,
 }
 
 /// What to read.
@@ -374,7 +397,7 @@ impl Fetched {
 }
 
 /// A batch in the log.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredBatch {
     /// The offset of its first message.
     pub base_offset: u64,

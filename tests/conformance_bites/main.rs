@@ -38,6 +38,7 @@ const FOUND: &[(Bug, &str)] = &[
         "the_rows_of_an_append_are_written_together",
     ),
     (Bug::LetsTimeGoBack, "the_time_of_appends_never_goes_back"),
+    (Bug::TellsAnotherTime, "an_append_tells_what_a_read_gives"),
     (Bug::SkipsAMessage, "a_read_gives_whole_batches"),
     (Bug::ReadsTooMuch, "a_read_stops_at_its_limit_of_bytes"),
     (Bug::CutsNoBatchButBeginsLate, "a_read_gives_whole_batches"),

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use flowstream::storage::{
     Append, Appended, Claim, Fetched, Group, GroupState, Id, Lease, Liveness, MemoryStorage, Name,
     Notification, Partition, Progress, Ranges, Read, Reset, Row, Start, Storage, StreamSettings,
-    Verdicts,
+    Verdicts, WrittenRow,
 };
 use flowstream::{Clock, ManualClock, Result};
 use futures::future::BoxFuture;
@@ -23,6 +23,7 @@ pub(crate) enum Bug {
     SwallowsAppends,
     TurnsTheOffsetsRound,
     LetsTimeGoBack,
+    TellsAnotherTime,
     SkipsAMessage,
     ReadsTooMuch,
     CutsNoBatchButBeginsLate,
@@ -128,7 +129,7 @@ impl Planted {
     }
 
     async fn append_rows(&self, append: &Append) -> Result<Appended> {
-        let mut offsets = Vec::new();
+        let mut rows = Vec::new();
         let mut commits = append.commits.clone();
         for row in append.rows.clone() {
             let one = Append {
@@ -138,13 +139,13 @@ impl Planted {
                 commits: std::mem::take(&mut commits),
             };
             match self.inner.append(Arc::new(one)).await? {
-                Appended::Written(written) => offsets.extend(written),
+                Appended::Written(written) => rows.extend(written),
                 other => return Ok(other),
             }
             // Long enough for a reader on another thread.
             std::thread::sleep(Duration::from_millis(1));
         }
-        Ok(Appended::Written(offsets))
+        Ok(Appended::Written(rows))
     }
 
     async fn fenced(&self, append: &Append) -> Vec<usize> {
@@ -194,20 +195,25 @@ impl Planted {
             Bug::SwallowsAppends if self.is_third() => {
                 let places = changed.rows.iter().map(|row| row.partition.clone());
                 let bounds = self.inner.bounds(&places.collect::<Vec<_>>()).await?;
-                return Ok(Appended::Written(bounds.iter().map(|it| it.end).collect()));
+                let appended_at = self.clock.wall();
+                let rows = bounds.iter().map(|it| WrittenRow {
+                    base_offset: it.end,
+                    appended_at,
+                });
+                return Ok(Appended::Written(rows.collect()));
             }
             Bug::LosesTheLastRow if changed.rows.len() > 1 => drop(changed.rows.pop()),
             Bug::IgnoresTheOrder => changed.after = None,
             Bug::ForgetsIds => changed.id = Id::random(),
             Bug::ForgetsIdsSoon | Bug::ForgetsIdsOnTrim => {
                 if let Some(offsets) = self.known(id) {
-                    return Ok(Appended::Written(offsets));
+                    return Ok(Appended::Known(offsets));
                 }
                 changed.id = Id::random();
             }
             Bug::ChecksThenWrites => {
                 if let Some(offsets) = self.known(id) {
-                    return Ok(Appended::Written(offsets));
+                    return Ok(Appended::Known(offsets));
                 }
                 tokio::task::yield_now().await;
                 std::thread::sleep(Duration::from_millis(1));
@@ -232,17 +238,27 @@ impl Planted {
             Appended::Fenced(_) if self.has(Bug::NamesAllAsFenced) => {
                 Appended::Fenced((0..append.commits.len()).collect())
             }
-            Appended::Written(mut offsets) => {
-                offsets.resize(append.rows.len(), 0);
+            Appended::Written(mut rows) => {
+                let lost = WrittenRow {
+                    base_offset: 0,
+                    appended_at: self.clock.wall(),
+                };
+                rows.resize(append.rows.len(), lost);
                 if self.has(Bug::TurnsTheOffsetsRound) {
-                    offsets.reverse();
+                    rows.reverse();
                 }
+                if self.has(Bug::TellsAnotherTime) {
+                    for row in &mut rows {
+                        row.appended_at += Duration::from_micros(1);
+                    }
+                }
+                let bases = rows.iter().map(|row| row.base_offset).collect();
                 let written = &mut self.state.lock().unwrap().written;
-                written.push_back((id, offsets.clone()));
+                written.push_back((id, bases));
                 if written.len() > 500 && self.has(Bug::ForgetsIdsSoon) {
                     written.pop_front();
                 }
-                Appended::Written(offsets)
+                Appended::Written(rows)
             }
             other => other,
         })

@@ -19,5 +19,6 @@ mod rig;
 pub(super) mod routing;
 mod sink;
 pub(super) mod storm;
+pub(super) mod tails;
 pub(super) mod torn;
 pub(super) mod waking;

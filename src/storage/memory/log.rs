@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use crate::clock::{from_micros, to_micros};
 use crate::error::Result;
 use crate::storage::group::{StoredGroup, position_at};
-use crate::storage::{Name, Records, Start, StoredBatch};
+use crate::storage::{Name, Records, Start, StoredBatch, WrittenRow};
 
 /// The batches of a partition and its groups.
 #[derive(Debug, Default)]
@@ -49,8 +49,12 @@ impl Log {
         self.batches.front().map_or(self.next, |batch| batch.base)..self.next
     }
 
-    /// The base offset of the records.
-    pub(super) fn append(&mut self, records: Records, sequence: u64, wall: SystemTime) -> u64 {
+    pub(super) fn append(
+        &mut self,
+        records: Records,
+        sequence: u64,
+        wall: SystemTime,
+    ) -> WrittenRow {
         self.last_append = self.last_append.max(to_micros(wall));
         let batch = Batch {
             base: self.next,
@@ -58,10 +62,13 @@ impl Log {
             sequence,
             records,
         };
-        let base = self.next;
+        let written = WrittenRow {
+            base_offset: batch.base,
+            appended_at: from_micros(batch.appended_at),
+        };
         self.next = batch.end();
         self.batches.push_back(batch);
-        base
+        written
     }
 
     pub(super) fn read(&self, from: u64, max_bytes: usize) -> Vec<StoredBatch> {

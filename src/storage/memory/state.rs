@@ -63,40 +63,39 @@ impl State {
         group.holds(lease).then_some(group)
     }
 
-    /// The answer, and whether this call wrote it.
-    pub(super) fn append(&mut self, append: &Append, wall: SystemTime) -> Result<(Appended, bool)> {
+    pub(super) fn append(&mut self, append: &Append, wall: SystemTime) -> Result<Appended> {
         match self.ids.get(append.id) {
-            Some(Outcome::Written(bases)) => return Ok((Appended::Written(bases.clone()), false)),
-            Some(Outcome::Refused) => return Ok((Appended::Refused, false)),
+            Some(Outcome::Written(bases)) => return Ok(Appended::Known(bases.clone())),
+            Some(Outcome::Refused) => return Ok(Appended::Refused),
             None => {}
         }
         if append
             .after
             .is_some_and(|after| !self.ids.is_written(after))
         {
-            return Ok((Appended::Early, false));
+            return Ok(Appended::Early);
         }
         let commits = append.commits.iter().enumerate();
         let lost = commits.filter(|(_, (lease, _))| self.held(lease).is_none());
         let lost: Vec<usize> = lost.map(|(index, _)| index).collect();
         if !lost.is_empty() {
-            return Ok((Appended::Fenced(lost), false));
+            return Ok(Appended::Fenced(lost));
         }
         for row in &append.rows {
             self.log(&row.partition)?;
         }
         self.commit_and_make_room(append)?;
-        let mut bases = Vec::with_capacity(append.rows.len());
+        let mut rows = Vec::with_capacity(append.rows.len());
         for row in &append.rows {
             let sequence = self.sequence;
             let log = self.log(&row.partition)?;
-            bases.push(log.append(row.records.clone(), sequence, wall));
+            rows.push(log.append(row.records.clone(), sequence, wall));
             self.bytes += batch_size(&row.records);
             self.sequence += 1;
         }
-        let outcome = Outcome::Written(bases.clone());
-        self.ids.insert(append.id, outcome);
-        Ok((Appended::Written(bases), true))
+        let bases = rows.iter().map(|row| row.base_offset).collect();
+        self.ids.insert(append.id, Outcome::Written(bases));
+        Ok(Appended::Written(rows))
     }
 
     /// The commits come first, because what they do may free the room that the rows need.

@@ -9,9 +9,12 @@ use super::core::Core;
 use super::gate::Pass;
 use super::tell::tell;
 use super::value::Value;
-use crate::error::{Error, Result};
+use crate::clock::from_micros;
+use crate::error::Result;
 use crate::storage::group::{forgotten, no_partition};
-use crate::storage::{Append, Appended, Id, Lease, Notification, Partition, Ranges, Row};
+use crate::storage::{
+    Append, Appended, Id, Lease, Notification, Partition, Ranges, Row, WrittenRow,
+};
 
 /// The commits of an append, as arrays.
 #[derive(Default)]
@@ -102,11 +105,9 @@ impl Core {
             _ => self.append_many(append).await?,
         };
         let answer = answer(append, &places)?;
-        if let Appended::Written(bases) = &answer
-            && places.first().is_some_and(|place| place.outcome == "new")
-        {
-            let ends = append.rows.iter().zip(bases).map(|(row, base)| {
-                let end = base + u64::from(row.records.len());
+        if let Appended::Written(written) = &answer {
+            let ends = append.rows.iter().zip(written).map(|(row, written)| {
+                let end = written.base_offset + u64::from(row.records.len());
                 Notification::Appended(row.partition.clone(), end)
             });
             tell(self, pass, ends.collect());
@@ -216,7 +217,10 @@ impl Core {
             Some("refused") => Ok(None),
             Some("forgotten") => Err(forgotten(id)),
             Some("known") if partitions.is_empty() => Ok(Some(Vec::new())),
-            Some("known") => bases(id, &places, partitions.len()).map(Some),
+            Some("known") => {
+                let places = in_order(id, &places, partitions.len())?;
+                Ok(Some(places.iter().map(|place| place.base).collect()))
+            }
             _ => Err(not_understood()),
         }
     }
@@ -228,6 +232,8 @@ struct Place {
     /// Counted from 0.
     number: usize,
     base: u64,
+    /// Of a row that is to be written, in microseconds.
+    appended_at: Option<i64>,
 }
 
 impl Place {
@@ -237,6 +243,14 @@ impl Place {
             outcome: columns.text()?.to_owned(),
             number: (columns.int()?.ok_or_else(not_understood)? as usize).saturating_sub(1),
             base: columns.offset()?,
+            appended_at: columns.bigint()?,
+        })
+    }
+
+    fn written(&self) -> Result<WrittenRow> {
+        Ok(WrittenRow {
+            base_offset: self.base,
+            appended_at: from_micros(self.appended_at.ok_or_else(not_understood)?),
         })
     }
 }
@@ -261,19 +275,26 @@ fn answer(append: &Append, places: &[Place]) -> Result<Appended> {
     if find("forgotten").is_some() {
         return Err(forgotten(append.id));
     }
-    if append.rows.is_empty() && !places.is_empty() {
-        return Ok(Appended::Written(Vec::new()));
-    }
-    bases(append.id, places, append.rows.len()).map(Appended::Written)
+    let is_new = find("new").is_some();
+    let places = match append.rows.len() {
+        0 if !places.is_empty() => Vec::new(),
+        count => in_order(append.id, places, count)?,
+    };
+    Ok(if is_new {
+        let rows = places.into_iter().map(Place::written);
+        Appended::Written(rows.collect::<Result<_>>()?)
+    } else {
+        Appended::Known(places.iter().map(|place| place.base).collect())
+    })
 }
 
-/// In the order of the rows.
-fn bases(id: Id, places: &[Place], count: usize) -> Result<Vec<u64>, Error> {
-    let mut bases = vec![None; count];
+/// One a row, in the order of the rows.
+fn in_order(id: Id, places: &[Place], count: usize) -> Result<Vec<&Place>> {
+    let mut ordered = vec![None; count];
     for place in places {
-        *bases.get_mut(place.number).ok_or_else(not_understood)? = Some(place.base);
+        *ordered.get_mut(place.number).ok_or_else(not_understood)? = Some(place);
     }
-    let bases: Option<Vec<u64>> = bases.into_iter().collect();
+    let ordered: Option<Vec<&Place>> = ordered.into_iter().collect();
     // Some rows of it were trimmed so long ago that they are gone.
-    bases.ok_or_else(|| forgotten(id))
+    ordered.ok_or_else(|| forgotten(id))
 }

@@ -108,7 +108,9 @@ impl Sql {
             append_plain: write(include_str!("sql/append_plain.sql")),
             append_one: write(include_str!("sql/append_one.sql")),
             append_many: write(include_str!("sql/append_many.sql")),
-            settle: write("SELECT outcome, ord, base_offset FROM {schema}.settle($1, $2, $3)"),
+            settle: write(
+                "SELECT outcome, ord, base_offset, NULL::bigint FROM {schema}.settle($1, $2, $3)",
+            ),
             read: read(include_str!("sql/read.sql")),
             bounds: read(include_str!("sql/bounds.sql")),
             observe: read(include_str!("sql/observe.sql")),

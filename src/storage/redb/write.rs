@@ -10,12 +10,13 @@ use super::tables::{
     AppendedRow, GroupRow, Head, NEXT_STREAM, Stream, emptied, encode_append, encode_batch,
 };
 use super::transaction::Transaction;
+use crate::clock::from_micros;
 use crate::error::Error;
 use crate::storage::group::{self, StoredGroup, fenced, no_group, no_partition, position_at};
 use crate::storage::ids::Outcome;
 use crate::storage::{
     Append, Appended, Claim, Group, GroupState, Id, Lease, Name, Notification, Partition, Progress,
-    Reset, Row, Start, StreamSettings, Verdicts,
+    Reset, Row, Start, StreamSettings, Verdicts, WrittenRow,
 };
 
 impl Transaction<'_> {
@@ -45,7 +46,7 @@ impl Transaction<'_> {
 
     pub(super) fn append(&mut self, append: &Append) -> Done<Appended> {
         match self.cache.ids.get(append.id) {
-            Some(Outcome::Written(bases)) => return Ok(Ok(Appended::Written(bases.clone()))),
+            Some(Outcome::Written(bases)) => return Ok(Ok(Appended::Known(bases.clone()))),
             Some(Outcome::Refused) => return Ok(Ok(Appended::Refused)),
             None => {}
         }
@@ -81,14 +82,21 @@ impl Transaction<'_> {
             self.put_group(key, &lease.group.name, row)?;
         }
         let mut rows = Vec::with_capacity(keys.len());
+        let mut written = Vec::with_capacity(keys.len());
         for (row, key) in append.rows.iter().zip(keys) {
-            rows.push(self.append_row(row, key)?);
+            let (row, appended_at) = self.append_row(row, key)?;
+            written.push(WrittenRow {
+                base_offset: row.base,
+                appended_at: from_micros(appended_at),
+            });
+            rows.push(row);
         }
-        let bases = self.remember_append(append.id, &rows)?;
-        Ok(Ok(Appended::Written(bases)))
+        self.remember_append(append.id, &rows)?;
+        Ok(Ok(Appended::Written(written)))
     }
 
-    fn append_row(&mut self, row: &Row, key: u64) -> Result<AppendedRow, Fail> {
+    /// The row, and when it was appended, in microseconds.
+    fn append_row(&mut self, row: &Row, key: u64) -> Result<(AppendedRow, i64), Fail> {
         self.has_written = true;
         let end = self.end(key, &row.partition)?;
         let appended_at = end.appended_at.max(self.now);
@@ -101,11 +109,12 @@ impl Transaction<'_> {
         let partition = row.partition.clone();
         self.notifications
             .push(Notification::Appended(partition, next));
-        Ok(AppendedRow {
+        let row = AppendedRow {
             partition: key.0,
             base: end.next,
             count: records.len(),
-        })
+        };
+        Ok((row, appended_at))
     }
 
     pub(super) fn settle(&mut self, id: Id) -> Done<Option<Vec<u64>>> {
@@ -246,8 +255,7 @@ impl Transaction<'_> {
         Ok(Ok(start))
     }
 
-    /// Gives the base of each row.
-    fn remember_append(&mut self, id: Id, rows: &[AppendedRow]) -> Result<Vec<u64>, Fail> {
+    fn remember_append(&mut self, id: Id, rows: &[AppendedRow]) -> Result<(), Fail> {
         self.has_written = true;
         let appends = self.appends.get()?;
         let value = encode_append(id, rows);
@@ -256,9 +264,9 @@ impl Transaction<'_> {
         if let Some(old) = outdated(&mut self.cache.appends) {
             appends.retain_in(old, |_, _| false)?;
         }
-        let bases: Vec<u64> = rows.iter().map(|row| row.base).collect();
-        self.cache.ids.insert(id, Outcome::Written(bases.clone()));
-        Ok(bases)
+        let bases = rows.iter().map(|row| row.base).collect();
+        self.cache.ids.insert(id, Outcome::Written(bases));
+        Ok(())
     }
 }
 

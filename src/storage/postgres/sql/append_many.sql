@@ -13,4 +13,7 @@ WITH place AS MATERIALIZED (
         WITH ORDINALITY g (count, ends, bodies, attribute_ends, attributes, n) ON g.n = p.ord
     WHERE p.outcome = 'new' AND NOT EXISTS (SELECT FROM place x WHERE x.outcome <> 'new')
 )
-SELECT p.outcome, p.ord, p.base_offset FROM place p
+SELECT p.outcome, p.ord, p.base_offset,
+    -- As in a read.
+    greatest(-9223372036854775808, least(9223372036854775807, extract(epoch FROM p.appended_at) * 1000000))::bigint
+FROM place p

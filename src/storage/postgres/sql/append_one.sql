@@ -10,4 +10,7 @@ WITH place AS MATERIALIZED (
         $12::bytea, $13::bytea, $14::bytea, $15::bytea
     FROM place p WHERE p.outcome = 'new'
 )
-SELECT p.outcome, p.ord, p.base_offset FROM place p
+SELECT p.outcome, p.ord, p.base_offset,
+    -- As in a read.
+    greatest(-9223372036854775808, least(9223372036854775807, extract(epoch FROM p.appended_at) * 1000000))::bigint
+FROM place p

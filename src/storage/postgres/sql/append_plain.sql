@@ -7,4 +7,6 @@ INSERT INTO {schema}.batches (
 SELECT p.stream_id, $4, p.base_offset, $5, p.appended_at, $1, $6, $7, $8, $9
 FROM {schema}.next_place($1, $2, $3, $4) p
 WHERE p.base_offset IS NOT NULL
-RETURNING 'new', 1, base_offset
+RETURNING 'new', 1, base_offset,
+    -- As in a read.
+    greatest(-9223372036854775808, least(9223372036854775807, extract(epoch FROM appended_at) * 1000000))::bigint

@@ -19,7 +19,7 @@ async fn append_on_a_failing_disk(after: u64, count: u64) -> bool {
         Ok(_) => expected.push("during"),
         Err(error) if error.in_doubt() => {
             let again = storage.append(during).await.unwrap();
-            assert_eq!(again, Appended::Written(vec![1]));
+            assert_eq!(again.bases(), Some(vec![1]));
             expected.push("during");
         }
         Err(_) => {}
@@ -27,7 +27,7 @@ async fn append_on_a_failing_disk(after: u64, count: u64) -> bool {
     expected.push("after");
     let base = expected.len() as u64 - 1;
     let appended = storage.append(append(&["after"])).await.unwrap();
-    assert_eq!(appended, Appended::Written(vec![base]), "{after} {count}");
+    assert_eq!(appended.bases(), Some(vec![base]), "{after} {count}");
     assert_eq!(bodies(&storage).await.unwrap(), expected, "{after} {count}");
     storage.close().await.unwrap();
     let storage = place.open().await.unwrap();
