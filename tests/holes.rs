@@ -5,6 +5,8 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use flowstream::Status;
+use flowstream::storage::{Group, Lease, Name, Partition, Verdicts};
 use support::*;
 
 const AFTER: Duration = Duration::from_secs(5);
@@ -197,4 +199,46 @@ async fn holes_in_several_partitions_all_come_again() {
         }
     }
     assert!(done.len() >= 300, "{}", done.len());
+}
+
+/// A message may be done without its consumer's knowing: the answer was lost.
+#[tokio::test]
+async fn progress_is_read_again_before_a_hole_comes_again() {
+    for is_taken_over in [false, true] {
+        let world = world().await;
+        world.fill("orders", 2).await;
+        let consumer = world
+            .flow
+            .consumer("orders", "billing")
+            .redeliver_after(AFTER);
+        let mut consumer = consumer.lease(AFTER * 1000).await.unwrap();
+        drop(next(&mut consumer).await);
+        next(&mut consumer).await.commit().await.unwrap();
+        let lease = match is_taken_over {
+            true => world.take_over("orders", "billing").await,
+            false => {
+                let state = world.group("orders", "billing").await;
+                Lease {
+                    group: Group {
+                        partition: Partition {
+                            stream: Name::new("orders").unwrap(),
+                            index: 0,
+                        },
+                        name: Name::new("billing").unwrap(),
+                    },
+                    owner: state.owner.unwrap(),
+                    epoch: state.epoch,
+                }
+            }
+        };
+        let done = Verdicts::from(0..1);
+        world.faulty.inner().commit(&lease, &done).await.unwrap();
+        world.pass(AFTER * 3).await;
+        assert_eq!(take_all(&mut consumer, drop).await, 0);
+        let status = match is_taken_over {
+            true => Status::Standby,
+            false => Status::Active { epoch: 1 },
+        };
+        assert_eq!(consumer.control().status(), status);
+    }
 }

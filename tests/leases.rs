@@ -525,3 +525,65 @@ async fn in_a_storm_of_consumers_every_message_is_done_and_an_epoch_has_one_owne
         }
     }
 }
+
+/// Longer than it may take over one message, it only polls in the first half, and only says what is
+/// done in the second; one message is held all the time.
+#[tokio::test]
+async fn polls_and_verdicts_are_signs_of_life() {
+    let world = world().await;
+    world.fill("orders", 12).await;
+    let builder = world.flow.consumer("orders", "billing").lease(LEASE);
+    let mut active = builder.max_processing(LEASE * 3).await.unwrap();
+    let control = active.control();
+    let held = next(&mut active).await;
+    let mut others = Vec::new();
+    take_all(&mut active, |delivery| others.push(delivery)).await;
+    for _ in 0..10 {
+        world.pass(LEASE).await;
+        assert!(active.next().now_or_never().is_none());
+    }
+    assert_eq!(control.status(), Status::Active { epoch: 1 }, "it polled");
+    for other in others {
+        world.pass(LEASE).await;
+        other.ack();
+    }
+    assert_eq!(control.status(), Status::Active { epoch: 1 }, "it acked");
+    assert_eq!(control.partitions(), [Status::Active { epoch: 1 }]);
+    world.pass(LEASE * 5).await;
+    assert_eq!(control.status(), Status::Idle, "neither of both");
+    let refused = soon("an answer", held.commit()).await.unwrap_err();
+    assert!(refused.is_fenced());
+}
+
+#[tokio::test]
+async fn a_lease_is_kept_for_a_message_that_came_after_it_was_claimed() {
+    let world = world().await;
+    let (mut active, mut standby) = (elsewhere(&world).await, elsewhere(&world).await);
+    assert!(active.next().now_or_never().is_none());
+    quiet().await;
+    let mut coming = Box::pin(standby.next());
+    assert!(stays_pending(&mut coming).await);
+    world.pass(HOUR).await;
+    world.fill("orders", 1).await;
+    let held = next(&mut active).await;
+    world.pass_in(LEASE * 8, 400).await;
+    assert!(stays_pending(&mut coming).await);
+    assert!(world.faulty.count(Call::Commit) >= 7, "renewals");
+    soon("the commit", held.commit()).await.unwrap();
+    assert_eq!(world.group("orders", "billing").await.epoch, 1);
+}
+
+#[tokio::test]
+async fn a_drain_may_take_longer_than_a_message() {
+    let world = world().await;
+    world.fill("orders", 1).await;
+    let builder = world.flow.consumer("orders", "billing").lease(LEASE);
+    let builder = builder.max_processing(LEASE * 2).drain(LEASE * 20);
+    let mut active = builder.await.unwrap();
+    let held = next(&mut active).await;
+    let stopped = active.control().shutdown();
+    world.pass_in(LEASE * 8, 200).await;
+    soon("the commit", held.commit()).await.unwrap();
+    soon("the shutdown", stopped).await;
+    assert_eq!(world.position("orders", "billing").await, 1);
+}

@@ -257,3 +257,61 @@ async fn what_is_in_flight_when_the_producer_goes_is_written_and_what_fills_is_n
     quiet().await;
     assert_eq!(world.bodies("orders").await, ["0", "1"]);
 }
+
+/// The first attempt may have been written, whatever the later ones say.
+#[tokio::test]
+async fn doubt_of_an_earlier_attempt_outlives_a_later_one() {
+    let budget = Duration::from_secs(10);
+    let world = world_with(|options| options.retry_for(budget)).await;
+    let mut producer = world.flow.producer("orders").await.unwrap();
+    world.faulty.times(Call::Append, Fault::Late, 1);
+    let mut appending = spawn(producer.append(Message::new("0")));
+    assert_pending!(appending.poll());
+    quiet().await;
+    world.faulty.set(Call::Append, Fault::Fail);
+    world.pass(budget * 2).await;
+    let mut error = assert_ready!(appending.poll()).unwrap_err();
+    drop(appending);
+    assert!(error.in_doubt());
+    // It lands, and is not doubled.
+    world.faulty.heal();
+    quiet().await;
+    let batch = error.take_unsent().unwrap();
+    assert!(batch.in_doubt());
+    producer.append(batch).await.unwrap();
+    assert_eq!(world.bodies("orders").await, ["0"]);
+}
+
+/// Both share a write, and the stream of one is gone.
+#[tokio::test]
+async fn a_stream_that_is_gone_fails_nobody_elses_batch_and_is_made_again() {
+    let world = world().await;
+    let mut first = world.flow.producer("there").await.unwrap();
+    let mut gone = world.flow.producer("gone").await.unwrap();
+    let mut there = world.flow.producer("there").await.unwrap();
+    world.faulty.times(Call::Append, Fault::Hold, 1);
+    let first = tokio::spawn(async move { first.append(Message::new("0")).await });
+    eventually("the first", || world.faulty.held() == 1).await;
+    let gone = tokio::spawn(async move {
+        let error = gone.append(Message::new("1")).await.unwrap_err();
+        (error, gone)
+    });
+    let there = tokio::spawn(async move { there.append(Message::new("2")).await });
+    quiet().await;
+    // The write of both, and then that of the first of them alone.
+    let is_gone = Fault::Break(ErrorKind::NotFound);
+    world.faulty.times(Call::Append, is_gone, 2);
+    world.faulty.let_go();
+    soon("the first", first).await.unwrap().unwrap();
+    soon("what is there", there).await.unwrap().unwrap();
+    let (mut error, mut gone) = soon("what is gone", gone).await.unwrap();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert_eq!(world.bodies("there").await, ["0", "2"]);
+    assert_eq!(world.faulty.count(Call::Append), 4);
+
+    let created = world.faulty.count(Call::CreateStream);
+    gone.append(error.take_unsent().unwrap()).await.unwrap();
+    gone.append(Message::new("3")).await.unwrap();
+    assert_eq!(world.faulty.count(Call::CreateStream), created + 1);
+    assert_eq!(world.bodies("gone").await, ["1", "3"]);
+}

@@ -4,7 +4,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use flowstream::Message;
+use flowstream::{Batch, Message};
 use futures::SinkExt;
 use support::*;
 
@@ -130,4 +130,79 @@ async fn equal_keys_go_to_one_partition_in_order_and_all_arrive() {
         }
     }
     assert_eq!((count, places.len(), used.len()), (500, 20, 4));
+}
+
+/// The hashes of Kafka's own tests, without their sign.
+#[tokio::test]
+async fn a_key_has_the_partition_that_it_has_in_kafka() {
+    let world = world().await;
+    world.flow.create_stream("orders", 7).await.unwrap();
+    let mut producer = world.flow.producer("orders").await.unwrap();
+    for (key, hash) in [
+        ("21", -973_932_308_i32),
+        ("foobar", -790_332_482),
+        ("a-little-bit-long-string", -985_981_536),
+        ("abc", 479_470_107),
+    ] {
+        let message = Message::new("m").with_key(key);
+        let appended = producer.append(message).await.unwrap();
+        let expected = (hash & i32::MAX) as u32 % 7;
+        assert_eq!(appended.offsets()[0].partition, expected, "{key}");
+    }
+}
+
+#[tokio::test]
+async fn messages_without_a_key_go_to_all_partitions_in_turn() {
+    let world = world().await;
+    world.flow.create_stream("orders", 4).await.unwrap();
+    let mut producer = world.flow.producer("orders").await.unwrap();
+    assert_eq!(producer.stream(), "orders");
+    // The turn is that of the process, in which other tests run as well.
+    let mut used = BTreeSet::new();
+    for _ in 0..200 {
+        let appended = producer.append(Message::new("m")).await.unwrap();
+        used.insert(appended.offsets()[0].partition);
+    }
+    assert_eq!(used.len(), 4);
+}
+
+#[tokio::test]
+async fn a_clone_of_a_closed_producer_is_closed() {
+    let world = world().await;
+    let mut producer = world.flow.producer("orders").await.unwrap();
+    producer.close().await.unwrap();
+    let error = producer.clone().send("0".into()).await.unwrap_err();
+    assert_eq!(error.kind(), flowstream::ErrorKind::Closed);
+    assert!(world.bodies("orders").await.is_empty());
+}
+
+/// Batches of several producers, all given while a write is under way: how many writes they share.
+async fn writes(world: &World, batches: usize, batch: impl Fn() -> Batch) -> usize {
+    let producer = world.flow.producer("orders").await.unwrap();
+    world.faulty.times(Call::Append, Fault::Hold, 1);
+    let append = |batch| {
+        let mut producer = producer.clone();
+        tokio::spawn(async move { producer.append(batch).await })
+    };
+    let first = append(Batch::from(Message::new("first")));
+    eventually("the first", || world.faulty.held() == 1).await;
+    let others: Vec<_> = (0..batches).map(|_| append(batch())).collect();
+    quiet().await;
+    world.faulty.let_go();
+    for appending in std::iter::once(first).chain(others) {
+        soon("an append", appending).await.unwrap().unwrap();
+    }
+    world.faulty.count(Call::Append) - 1
+}
+
+#[tokio::test]
+async fn a_write_has_a_bound_in_bytes_and_in_messages() {
+    let world = world().await;
+    let mebibyte = || Batch::from(Message::new(vec![7; 1 << 20]));
+    assert_eq!(writes(&world, 4, mebibyte).await, 1);
+    let world = support::world().await;
+    assert_eq!(writes(&world, 9, mebibyte).await, 3, "4, 4 and 1 MiB");
+    let world = support::world().await;
+    let many = || (0..1 << 14).map(|_| Message::new("")).collect();
+    assert_eq!(writes(&world, 9, many).await, 3, "4, 4 and 1 times 16,384");
 }
