@@ -183,4 +183,25 @@ mod tests {
             assert!(Headers::decode(Bytes::from_static(damaged)).is_err());
         }
     }
+
+    #[test]
+    fn the_longest_name_is_accepted() {
+        let longest = "x".repeat(Headers::MAX_NAME_BYTES);
+        let mut headers = Headers::new();
+        headers.insert(&longest, "v").unwrap();
+        assert_eq!(headers.get(&longest), Some(&b"v"[..]));
+    }
+
+    #[test]
+    fn what_is_compacted_keeps_no_batch_in_memory() {
+        let mut headers = Headers::new();
+        headers.insert("a", "1").unwrap();
+        let mut batch = BytesMut::from(&[0; 1000][..]);
+        batch.extend_from_slice(headers.encoded());
+        let batch = batch.freeze();
+        let mut part = Headers::decode(batch.slice(1000..)).unwrap();
+        part.compact();
+        assert!(batch.is_unique());
+        assert_eq!(part, headers);
+    }
 }

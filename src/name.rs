@@ -87,4 +87,10 @@ mod tests {
             assert!(Name::new(bad).is_err(), "{bad:?}");
         }
     }
+
+    #[test]
+    fn a_name_is_its_text() {
+        let name = Name::new("orders").unwrap();
+        assert_eq!(AsRef::<str>::as_ref(&name), "orders");
+    }
 }

@@ -266,3 +266,27 @@ async fn keys_go_to_their_partitions_of_the_dead() {
     }
     assert_eq!(places.len(), 7, "one place a key");
 }
+
+#[tokio::test]
+async fn a_dead_letter_says_when_it_was_moved_in_milliseconds() {
+    let world = world().await;
+    world.fill("in", 1).await;
+    let mut consumer = consumer(&world, 9).await;
+    let delivery = next(&mut consumer).await;
+    world.clock.advance(Duration::from_micros(1_234_567));
+    delivery.dead_letter("no").await.unwrap();
+    let (_, letter) = world.flow.read(DEAD, 0, 0).await.unwrap().remove(0);
+    // The wall clock of the tests began with the second day.
+    let time = letter.headers().get("dead-letter-time").unwrap();
+    assert_eq!(std::str::from_utf8(time), Ok("86401234"));
+}
+
+#[tokio::test]
+async fn what_was_tried_for_the_last_time_does_not_wait_to_be_moved() {
+    let world = world().await;
+    world.fill("in", 1).await;
+    let mut consumer = consumer(&world, 1).await;
+    next(&mut consumer).await.retry_after(SECOND * 900);
+    quiet().await;
+    assert_eq!(dead(&world).await, ["0"]);
+}

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use flowstream::{Consumer, Message, Status};
+use flowstream::{Consumer, Delivery, ErrorKind, Message, Status};
 use futures::{FutureExt, SinkExt};
 use support::*;
 
@@ -132,6 +132,13 @@ async fn an_idle_group_calls_nothing() {
     let delivery = soon("the message", one).await.unwrap().unwrap();
     assert_eq!(delivery.epoch(), 1);
     soon("the commit", delivery.commit()).await.unwrap();
+    // The standby heard of that message, too.
+    let mut one = Box::pin(active.next());
+    assert!(stays_pending(&mut one).await && stays_pending(&mut two).await);
+    world.pass(LEASE * 3).await;
+    let calls = world.faulty.total();
+    world.pass_in(HOUR, 500).await;
+    assert_eq!(world.faulty.total(), calls);
 }
 
 #[tokio::test]
@@ -586,4 +593,172 @@ async fn a_drain_may_take_longer_than_a_message() {
     soon("the commit", held.commit()).await.unwrap();
     soon("the shutdown", stopped).await;
     assert_eq!(world.position("orders", "billing").await, 1);
+}
+
+#[tokio::test]
+async fn one_that_moves_again_in_time_keeps_its_lease() {
+    let world = world().await;
+    world.fill("orders", 1).await;
+    let builder = world.flow.consumer("orders", "billing").lease(LEASE);
+    let mut active = builder.max_processing(LEASE / 4).await.unwrap();
+    let held = next(&mut active).await;
+    // Renewed at the half, for the poll that took the message, and not once more.
+    world.pass_in(LEASE * 11 / 10, 110).await;
+    assert_eq!(world.faulty.count(Call::Commit), 1, "it seems to be stuck");
+    assert!(active.next().now_or_never().is_none());
+    world.pass_in(LEASE * 2 / 10, 60).await;
+    assert_eq!(world.faulty.count(Call::Commit), 2, "the renewal");
+    held.commit().await.unwrap();
+}
+
+/// It looks now and then, so that it knows of the owner's last write soon after that.
+#[tokio::test]
+async fn a_takeover_comes_soon_after_a_lease_without_a_write() {
+    let world = world().await;
+    world.fill("orders", 1).await;
+    let mut standby = elsewhere(&world).await;
+    let owner = world.take_over("orders", "billing").await;
+    let mut coming = Box::pin(standby.next());
+    assert!(stays_pending(&mut coming).await);
+    world.pass(LEASE / 10).await;
+    let renewal = flowstream::storage::Verdicts::default();
+    let inner = world.faulty.inner();
+    inner.commit(&owner, &renewal).await.unwrap();
+    world.pass_in(LEASE - Duration::from_millis(1), 100).await;
+    assert!(stays_pending(&mut coming).await);
+    world.pass_in(LEASE / 5, 100).await;
+    assert!(!stays_pending(&mut coming).await);
+}
+
+/// Loses all notifications, so that somebody has to look.
+struct Deaf;
+
+impl Dice for Deaf {
+    fn throw(&self, _: Call) -> Option<Fault> {
+        None
+    }
+
+    fn begins(&self, _: Call, _: Option<Fault>) -> u64 {
+        0
+    }
+
+    fn applies(&self, _: u64) {}
+
+    fn loses(&self, _: &flowstream::storage::Notification) -> bool {
+        true
+    }
+}
+
+async fn deaf() -> World {
+    let clock = flowstream::ManualClock::new();
+    let storage = storage("memory:", Arc::new(clock.clone())).await;
+    let faulty = Faulty::with_dice(storage, Arc::new(Deaf));
+    let flow = open(&faulty, &clock, |options| options.retry_for(Duration::ZERO));
+    World {
+        clock,
+        faulty,
+        flow,
+    }
+}
+
+#[tokio::test]
+async fn what_nobody_tells_is_found_by_looking_also_beside_what_is_gone() {
+    const LOOK: Duration = Duration::from_secs(1);
+    for (partitions, kind, looks) in [
+        (2, ErrorKind::NotFound, 3),
+        (2, ErrorKind::Unavailable, 1),
+        (1, ErrorKind::NotFound, 1),
+    ] {
+        let world = deaf().await;
+        world
+            .flow
+            .create_stream("orders", partitions)
+            .await
+            .unwrap();
+        let mut consumer = elsewhere(&world).await;
+        assert_eq!(take_all(&mut consumer, drop).await, 0);
+        let mut producer = world.flow.producer("orders").await.unwrap();
+        for key in 0..20 {
+            let message = Message::new("m").with_key(key.to_string());
+            producer.append(message).await.unwrap();
+        }
+        assert_eq!(take_all(&mut consumer, drop).await, 0);
+        let (bounds, fault) = (world.faulty.count(Call::Bounds), Fault::Break(kind));
+        world.faulty.times(Call::Bounds, fault, 1);
+        world.pass(LOOK).await;
+        let found = take_all(&mut consumer, Delivery::ack).await;
+        assert_eq!(found, if looks == 3 { 20 } else { 0 }, "{kind:?}");
+        assert_eq!(world.faulty.count(Call::Bounds), bounds + looks);
+        world.pass(LOOK).await;
+        assert_eq!(found + take_all(&mut consumer, Delivery::ack).await, 20);
+    }
+}
+
+/// Storages that are there after one another: the next has as many messages in `orders`.
+async fn successor(world: &World, count: u64) -> Arc<dyn flowstream::storage::Storage> {
+    let storage = storage("memory:", Arc::new(world.clock.clone())).await;
+    let options = flowstream::Options::new().clock(world.clock.clone());
+    let flow = options.open_storage(storage.clone());
+    fill(&flow, "orders", count).await;
+    drop(flow.consumer("orders", "billing").await.unwrap());
+    storage
+}
+
+#[tokio::test]
+async fn an_idle_consumer_learns_of_a_storage_that_went_back_by_looking() {
+    let world = deaf().await;
+    let mut active = elsewhere(&world).await;
+    assert_eq!(take_all(&mut active, drop).await, 0);
+    world.fill("orders", 3).await;
+    world.pass(LEASE / 10).await;
+    assert_eq!(take_all(&mut active, Delivery::ack).await, 3);
+    world.pass(LEASE * 2).await;
+    world.faulty.fail_over(successor(&world, 1).await);
+    let mut coming = Box::pin(active.next());
+    assert!(stays_pending(&mut coming).await, "nobody tells");
+    world.pass(LEASE / 10).await;
+    let error = soon("the loss", coming).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Data);
+    world.pass(LEASE).await;
+    assert_eq!(take_all(&mut active, Delivery::ack).await, 1);
+}
+
+/// The same offset, another message.
+#[tokio::test]
+async fn a_loss_is_told_also_where_another_message_has_the_first_offset() {
+    for at_once in [true, false] {
+        let world = world().await;
+        world.fill("orders", 1).await;
+        let mut active = elsewhere(&world).await;
+        let held = next(&mut active).await;
+        if !at_once {
+            world.clock.advance(Duration::from_millis(1));
+        }
+        let next_one = successor(&world, u64::from(!at_once)).await;
+        world.faulty.fail_over(next_one);
+        assert!(soon("an answer", held.commit()).await.is_err());
+        let told = soon("the loss", active.next()).await.unwrap();
+        assert_eq!(told.unwrap_err().kind(), ErrorKind::Data);
+    }
+}
+
+/// Of messages that are not there any more it is told, and looks once.
+#[tokio::test]
+async fn what_was_told_and_is_gone_is_not_looked_for_in_a_tight_loop() {
+    let world = world().await;
+    let first = world.faulty.inner().clone();
+    let options = flowstream::Options::new().clock(world.clock.clone());
+    let before = options.open_storage(first);
+    fill(&before, "orders", 1).await;
+    world.faulty.fail_over(successor(&world, 1).await);
+    let mut active = elsewhere(&world).await;
+    next(&mut active).await.commit().await.unwrap();
+    let mut coming = Box::pin(active.next());
+    assert!(stays_pending(&mut coming).await);
+    let reads = world.faulty.count(Call::Read);
+    fill(&before, "orders", 1).await;
+    assert!(stays_pending(&mut coming).await);
+    quiet().await;
+    let reads = world.faulty.count(Call::Read) - reads;
+    assert!((1..5).contains(&reads), "{reads} reads");
 }

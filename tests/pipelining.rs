@@ -68,6 +68,8 @@ async fn the_second_waits_for_the_first_that_is_tried_again() {
         world.pass_in(BUDGET, 100).await;
         flush(&mut sink).await.expect("all written");
         assert_eq!(world.bodies("orders").await, numbers(5), "{fault:?}");
+        let looks = world.faulty.count(Call::Settle);
+        assert_eq!(looks, 0, "{fault:?}: it knew that the first was written");
     }
 }
 
@@ -232,4 +234,56 @@ fn batches_keep_their_order_from_one_runtime_to_the_next() {
         flush(&mut sink).await.expect("the other runtime goes on");
         assert_eq!(world.bodies("orders").await, numbers(6));
     });
+}
+
+/// Each of many producers has one message: they are better written together than one behind the other.
+#[tokio::test]
+async fn single_messages_gather_until_the_write_before_has_landed() {
+    let world = deep().await;
+    world.faulty.set(Call::Append, Fault::Hold);
+    let producer = world.flow.producer("orders").await.unwrap();
+    let mut sending = Vec::new();
+    for body in numbers(4) {
+        let mut producer = producer.clone();
+        sending.push(tokio::spawn(
+            async move { producer.send(body.into()).await },
+        ));
+        quiet().await;
+    }
+    assert_eq!(world.faulty.held(), 1);
+    world.faulty.heal();
+    for sending in sending {
+        soon("a send", sending).await.unwrap().unwrap();
+    }
+    assert_eq!(world.faulty.count(Call::Append), 2);
+    assert_eq!(world.bodies("orders").await, numbers(4));
+}
+
+/// Both are handed in before the first leaves.
+#[tokio::test]
+async fn long_batches_of_one_producer_go_one_behind_the_other_and_all_others_together() {
+    for (depth, bytes, is_one_producer, writes) in [
+        (2, 100 << 10, true, 2),
+        (2, 100, true, 1),
+        (2, 100 << 10, false, 1),
+        (1, 100 << 10, true, 1),
+    ] {
+        let world = world().await;
+        world.faulty.deepen(depth);
+        let mut one = pairs(&world).await;
+        let mut other = one.clone();
+        for at in 0..4 {
+            let producer = match at < 2 || is_one_producer {
+                true => &mut one,
+                false => &mut other,
+            };
+            let fed = producer.feed(Message::new(vec![7; bytes / 2]));
+            futures::FutureExt::now_or_never(fed).unwrap().unwrap();
+        }
+        soon("a flush", one.flush()).await.unwrap();
+        soon("a flush", other.flush()).await.unwrap();
+        let case = (depth, bytes, is_one_producer);
+        assert_eq!(world.faulty.count(Call::Append), writes, "{case:?}");
+        assert_eq!(world.bodies("orders").await.len(), 4);
+    }
 }

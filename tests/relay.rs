@@ -262,3 +262,22 @@ async fn commits_that_were_taken_off_do_not_ride() {
     }
     assert_eq!(world.position("in", "relay").await, 1);
 }
+
+/// The write that it rode in is known not to have been: nothing can land late.
+#[tokio::test]
+async fn a_relayed_message_whose_doubt_is_settled_keeps_its_lease() {
+    let world = world().await;
+    world.fill("in", 2).await;
+    let mut consumer = world.flow.consumer("in", "work").await.unwrap();
+    let mut producer = world.flow.producer("out").await.unwrap();
+    world.faulty.times(Call::Append, Fault::Doubt, 1);
+    let message = next(&mut consumer).await.into_message();
+    let error = producer.send(message).await.unwrap_err();
+    assert!(error.in_doubt());
+    producer.flush().await.unwrap();
+    assert_eq!(world.bodies("out").await, ["0"]);
+    let second = next(&mut consumer).await;
+    assert_eq!((second.offset(), second.epoch()), (1, 1));
+    second.commit().await.unwrap();
+    assert_eq!(world.position("in", "work").await, 2);
+}

@@ -218,3 +218,15 @@ async fn one_that_reads_for_a_retry_sees_that_its_lease_is_lost() {
     assert_eq!(again, 0, "the new owner has done it");
     assert_eq!(consumer.control().status(), Status::Standby);
 }
+
+/// What waits to be retried is no excuse for one that has a message and does not take it.
+#[tokio::test]
+async fn a_pipeline_that_is_not_polled_is_stuck_whatever_waits_to_be_retried() {
+    let world = world().await;
+    world.fill("orders", 2).await;
+    let builder = world.flow.consumer("orders", "billing").lease(SECOND * 10);
+    let mut consumer = builder.max_processing(SECOND * 30).await.unwrap();
+    next(&mut consumer).await.retry_after(SECOND * 1000);
+    world.pass_in(SECOND * 60, 120).await;
+    assert_eq!(consumer.control().status(), Status::Idle);
+}

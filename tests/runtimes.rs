@@ -175,3 +175,34 @@ fn a_producer_can_be_polled_outside_of_any_runtime() {
     let second = runtime();
     assert_eq!(second.block_on(world.bodies("orders")), ["0"]);
 }
+
+/// The standbys of a process look at the leases together, on the runtime of the first of them.
+#[test]
+fn a_standby_goes_on_looking_when_the_runtime_of_another_ends() {
+    let (first, second) = (runtime(), runtime());
+    let lease = std::time::Duration::from_secs(30);
+    let (world, one) = first.block_on(async {
+        let world = world().await;
+        world.fill("orders", 1).await;
+        let consumer = world.flow.consumer("orders", "billing").lease(lease);
+        let mut one = consumer.await.unwrap();
+        world.take_over("orders", "billing").await;
+        let mut coming = Box::pin(one.next());
+        assert!(stays_pending(&mut coming).await);
+        drop(coming);
+        (world, one)
+    });
+    let mut other = second.block_on(async {
+        let consumer = world.flow.consumer("orders", "billing").lease(lease);
+        let mut other = consumer.await.unwrap();
+        let mut coming = Box::pin(other.next());
+        assert!(stays_pending(&mut coming).await);
+        drop(coming);
+        other
+    });
+    drop((first, one));
+    second.block_on(async {
+        world.pass_in(lease * 3, 100).await;
+        assert_eq!(next(&mut other).await.offset(), 0);
+    });
+}

@@ -315,3 +315,17 @@ async fn a_stream_that_is_gone_fails_nobody_elses_batch_and_is_made_again() {
     assert_eq!(world.faulty.count(Call::CreateStream), created + 1);
     assert_eq!(world.bodies("gone").await, ["1", "3"]);
 }
+
+#[tokio::test]
+async fn a_storage_is_closed_after_what_is_under_way() {
+    let world = world().await;
+    let mut producer = world.flow.producer("orders").await.unwrap();
+    world.faulty.times(Call::Append, Fault::Hold, 1);
+    let appending = tokio::spawn(async move { producer.append(Message::new("0")).await });
+    eventually("the append", || world.faulty.held() == 1).await;
+    let mut closing = Box::pin(world.flow.close());
+    assert!(stays_pending(&mut closing).await);
+    world.faulty.let_go();
+    soon("the close", closing).await.unwrap();
+    soon("the append", appending).await.unwrap().unwrap();
+}

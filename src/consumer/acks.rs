@@ -415,4 +415,16 @@ mod tests {
         assert_eq!(acks.retries().begun(0..9), [(0, 1)]);
         assert_eq!(acks.take().0.attempts, [(0, 1)]);
     }
+
+    #[test]
+    fn what_stands_in_a_transaction_does_not_come_when_it_is_due() {
+        let mut acks = Acks::new(Progress::at(0), &[]);
+        acks.retry(5, Duration::ZERO);
+        acks.trusts().put(5, Some(1));
+        assert!(acks.take_due(Duration::ZERO).is_empty());
+        assert!(acks.take_due(PUT_OFF).is_empty(), "it is still open");
+        acks.trusts().take_back(5);
+        assert!(acks.take_due(PUT_OFF).is_empty(), "a while later");
+        assert_eq!(acks.take_due(PUT_OFF * 2), Ranges::from(5..6));
+    }
 }

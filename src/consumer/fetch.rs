@@ -46,7 +46,7 @@ pub(super) async fn fetch(lane: &mut Lane, session: &Arc<Session>) {
                     let end = batches.last().map_or(from, |batch| batch.offsets().end);
                     session.heard_of(end);
                     lane.saw(batches.last());
-                    from = hand_out(session, room, batches, from);
+                    from = hand_out(lane, session, room, batches, from);
                     continue;
                 }
                 AtHand::End => {
@@ -120,7 +120,7 @@ pub(super) async fn fetch(lane: &mut Lane, session: &Arc<Session>) {
             }
             continue;
         }
-        from = hand_out(session, room, fetched.batches, from);
+        from = hand_out(lane, session, room, fetched.batches, from);
     }
 }
 
@@ -174,6 +174,7 @@ async fn at_hand(
 
 /// Gives what was read to the consumer, and where that ends.
 fn hand_out(
+    lane: &Lane,
     session: &Arc<Session>,
     room: Permit<'_, Event>,
     batches: Vec<StoredBatch>,
@@ -187,6 +188,8 @@ fn hand_out(
     let chunk = Chunk::new(session.clone(), batches, wanted, &done);
     if !chunk.is_empty() {
         room.send(Event::Messages(chunk));
+        // It has something to do now, whether it polls or not.
+        lane.shared.wake();
     }
     from.max(end)
 }

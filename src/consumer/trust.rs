@@ -140,4 +140,18 @@ mod tests {
         trusts.done(0..5);
         assert!(trusts.is_empty() && !trusts.has_lost());
     }
+
+    #[test]
+    fn what_is_open_is_known_until_it_is_taken_back() {
+        let mut trusts = Trusts::default();
+        trusts.put(7, Some(100));
+        assert!(!trusts.is_empty() && trusts.has(7) && !trusts.has(8));
+        assert_eq!(trusts.among(&Ranges::from(0..9)), [7]);
+        trusts.take_back(7);
+        assert!(trusts.is_empty() && !trusts.has(7));
+        trusts.put(7, Some(101));
+        trusts.let_go(7);
+        trusts.undone(7, 101);
+        assert!(trusts.has_lost());
+    }
 }

@@ -135,4 +135,14 @@ mod tests {
         let forgotten = |dropped| Warning::Forgotten { offset: 7, dropped };
         assert_eq!(told, [1, 10, 100].map(forgotten));
     }
+
+    #[test]
+    fn a_crowd_has_gone_once_there_is_less_than_half_of_it() {
+        let mut warnings = Warnings::default();
+        assert!(warnings.look(MAX_BEYOND / 2, 0, None).is_some());
+        for _ in 0..20 {
+            assert_eq!(warnings.look(MAX_BEYOND / 4, 0, None), None);
+            assert_eq!(warnings.look(MAX_BEYOND / 2, 0, None), None);
+        }
+    }
 }

@@ -417,4 +417,14 @@ mod tests {
         assert_eq!(records.message(1).timestamp(), late[1].timestamp());
         assert!(RecordsBuilder::default().build().is_none());
     }
+
+    #[test]
+    fn a_builder_counts_its_messages() {
+        let mut builder = RecordsBuilder::default();
+        assert!(builder.is_empty());
+        for count in 1..4 {
+            builder.push(&Message::new("m"));
+            assert_eq!((builder.len(), builder.is_empty()), (count, false));
+        }
+    }
 }

@@ -158,3 +158,51 @@ fn a_closed_storage_says_so() {
     assert_eq!(end, Some(None));
     now(storage.close()).unwrap();
 }
+
+/// What a batch of one message of 1,000 bytes takes.
+fn size_of_kilobyte() -> usize {
+    super::log::batch_size(&kilobyte(0).rows[0].records)
+}
+
+#[test]
+fn what_fits_exactly_is_accepted_and_drops_nothing() {
+    let size = size_of_kilobyte();
+    let storage = storage(size * 64);
+    for _ in 0..64 {
+        now(storage.append(kilobyte(0))).unwrap();
+    }
+    assert_eq!(bounds(&storage, 0), 0..64);
+    // Room for it, and a sixteenth more.
+    now(storage.append(kilobyte(0))).unwrap();
+    assert_eq!(bounds(&storage, 0), 5..65);
+    let tiny = self::storage(size);
+    now(tiny.append(kilobyte(0))).unwrap();
+    now(tiny.append(kilobyte(0))).unwrap();
+    assert_eq!(bounds(&tiny, 0), 1..2);
+}
+
+#[test]
+fn as_much_room_as_is_needed_is_enough() {
+    let storage = storage(size_of_kilobyte() * 2);
+    now(storage.create_group(&group(0, "slow"), Start::Earliest)).unwrap();
+    for _ in 0..2 {
+        now(storage.append(kilobyte(0))).unwrap();
+    }
+    let slow = lease(&storage, group(0, "slow"));
+    now(storage.commit(&slow, &Verdicts::from(0..1))).unwrap();
+    now(storage.append(kilobyte(0))).unwrap();
+    assert_eq!(bounds(&storage, 0), 1..3);
+}
+
+#[test]
+fn a_trim_gives_its_room_back() {
+    let storage = storage(size_of_kilobyte() * 2);
+    now(storage.create_group(&group(0, "slow"), Start::Earliest)).unwrap();
+    for round in 0..5 {
+        for _ in 0..2 {
+            now(storage.append(kilobyte(0))).unwrap();
+        }
+        now(storage.trim(&partition(0), (round + 1) * 2)).unwrap();
+    }
+    assert_eq!(bounds(&storage, 0), 10..10);
+}
