@@ -762,3 +762,13 @@ async fn what_was_told_and_is_gone_is_not_looked_for_in_a_tight_loop() {
     let reads = world.faulty.count(Call::Read) - reads;
     assert!((1..5).contains(&reads), "{reads} reads");
 }
+
+#[tokio::test]
+async fn a_lease_has_at_least_ten_milliseconds() {
+    let world = world().await;
+    for (micros, is_accepted) in [(9_999, false), (10_000, true)] {
+        let consumer = world.flow.consumer("orders", "billing");
+        let built = consumer.lease(Duration::from_micros(micros)).await;
+        assert_eq!(built.is_ok(), is_accepted, "{micros} µs");
+    }
+}

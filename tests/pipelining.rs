@@ -287,3 +287,21 @@ async fn long_batches_of_one_producer_go_one_behind_the_other_and_all_others_tog
         assert_eq!(world.bodies("orders").await.len(), 4);
     }
 }
+
+/// The second was handed in while the first was tried again, and the first fails in the end.
+#[tokio::test]
+async fn none_that_gathered_behind_one_that_failed_is_written() {
+    let world = world_with(|options| options.retry_for(BUDGET)).await;
+    let mut sink = spawn(pairs(&world).await);
+    world.faulty.times(Call::Append, Fault::Fail, 1);
+    give(&mut sink, &["0", "1", "2", "3"]).await;
+    quiet().await;
+    let broken = Fault::Break(ErrorKind::Data);
+    world.faulty.times(Call::Append, broken, 1);
+    world.pass(BUDGET).await;
+    assert!(world.bodies("orders").await.is_empty());
+    let error = flush(&mut sink).await.expect_err("the first one failed");
+    assert_eq!(error.kind(), ErrorKind::Data);
+    flush(&mut sink).await.expect("the error was told");
+    assert_eq!(world.bodies("orders").await, numbers(4));
+}
