@@ -179,7 +179,8 @@ impl Shared {
         self.idle_polls.send_modify(|polls| *polls += 1);
     }
 
-    /// Whether the last poll of the consumer found nothing, and nobody has woken it since.
+    /// Whether the last poll of the consumer found nothing, and nobody has woken it since. Whoever has
+    /// messages for it does.
     pub(super) fn is_asleep(&self) -> bool {
         let slot = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
         slot.is_some()
