@@ -161,7 +161,7 @@ fn a_closed_storage_says_so() {
 
 /// What a batch of one message of 1,000 bytes takes.
 fn size_of_kilobyte() -> usize {
-    super::log::batch_size(&kilobyte(0).rows[0].records)
+    log::batch_size(&kilobyte(0).rows[0].records)
 }
 
 #[test]
