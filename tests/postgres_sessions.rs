@@ -12,7 +12,7 @@ use flowstream::conformance::{Harness, checks};
 use flowstream::storage::{PostgresOptions, PostgresStorage, Storage};
 use flowstream::{Clock, SystemClock};
 use futures::StreamExt;
-use futures::future::BoxFuture;
+use futures::future::{self, BoxFuture};
 use postgres_support::{Bouncer, Cluster};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
@@ -95,14 +95,19 @@ impl Harness for Postgres {
     }
 }
 
+/// All checks; in the end it names those whose promise did not hold.
 async fn all_checks(way: Way) {
     // Most of the time they wait.
-    let checks = futures::stream::iter(checks());
-    let all = checks.for_each_concurrent(3, |check| async move {
-        println!("{}", check.name());
-        check.run(Arc::new(Postgres::new(way).await)).await;
+    let checks = futures::stream::iter(checks()).map(|check| async move {
+        let run = async move { check.run(Arc::new(Postgres::new(way).await)).await };
+        tokio::spawn(run).await.is_err().then_some(check.name())
     });
-    all.await;
+    let failed: Vec<_> = checks
+        .buffer_unordered(3)
+        .filter_map(future::ready)
+        .collect()
+        .await;
+    assert!(failed.is_empty(), "{failed:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

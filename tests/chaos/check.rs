@@ -173,18 +173,20 @@ impl Seen {
         Ok(())
     }
 
-    /// What a worker was told is done came to nobody afterwards. The ledger is not asked: it may have
-    /// gone back.
+    /// What a worker was told is done came to nobody afterwards, in that epoch or a later one: a zombie
+    /// that was stopped while it got the message goes on where it was. The ledger is not asked: it may
+    /// have gone back.
     pub(crate) fn check_done(&self) -> Result<(), String> {
         let mut done = HashMap::new();
         for event in self.events.iter().filter(|event| is_of_message(event)) {
             if event.what == What::Committed {
-                done.insert((event.offset, event.message), event.at);
+                done.insert((event.offset, event.message), (event.at, event.epoch));
             }
         }
         let again = |event: &&Event| {
             let done = done.get(&(event.offset, event.message));
-            event.what == What::Delivered && done.is_some_and(|done| *done < event.at)
+            event.what == What::Delivered
+                && done.is_some_and(|(at, epoch)| *at < event.at && *epoch <= event.epoch)
         };
         match self.events.iter().find(again) {
             Some(event) => Err(format!("it was done, and came again: {event:?}")),

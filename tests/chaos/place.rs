@@ -112,6 +112,13 @@ impl Place {
         Some(answer.trim().to_owned())
     }
 
+    /// Whether something can be seen at the server that its standby does not have.
+    pub(crate) fn standby_lacks_some(&self) -> bool {
+        let count = "SELECT count(*) FROM flowstream.batches";
+        let here = self.ask(count).expect("the server answers");
+        here != self.standby().psql(&self.database, count).trim()
+    }
+
     /// Everything works again.
     pub(crate) fn heal(&self) {
         self.proxy.set(Network::Works);
