@@ -93,6 +93,11 @@ impl Harness for Postgres {
             Some(storage)
         })
     }
+
+    /// Many at once, whose statements are in each other's way.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(120)
+    }
 }
 
 /// All checks; in the end it names those whose promise did not hold.

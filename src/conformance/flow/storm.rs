@@ -106,13 +106,21 @@ impl Storm {
         }
     }
 
+    /// For so many looks at the storage: where that is slow, so is getting a lease.
+    async fn idle(&self, moments: u64) {
+        for _ in 0..=moments {
+            pause().await;
+            self.rig.state("orders", "billing").await;
+        }
+    }
+
     async fn work(&self, consumer: u64, stream: &mut Consumer, random: &mut Random) {
         let mut held = Vec::new();
         for _ in 0..random.below(12) {
             let next = tokio::select! {
                 next = stream.next() => next,
                 // None may come any more, or somebody else has the lease.
-                () = idle(random.below(8)) => break,
+                () = self.idle(random.below(8)) => break,
             };
             let delivery = delivered(next);
             self.look(consumer, &delivery);
@@ -156,11 +164,5 @@ impl Storm {
                 "{offset} is committed under epoch {epoch}: {error}"
             ),
         }
-    }
-}
-
-async fn idle(moments: u64) {
-    for _ in 0..=moments {
-        pause().await;
     }
 }
