@@ -40,25 +40,28 @@ async fn main() -> Result<()> {
 async fn supervise(url: &str) -> Result<()> {
     let flow = flowstream::open(url).await?;
     flow.producer(FROM).await?;
-    let end = flow.stream(FROM).await?[0].end + MESSAGES;
+    let mut end = flow.stream(FROM).await?[0].end + MESSAGES;
     // An embedded database is for one process at a time.
     flow.close().await?;
     drop(flow);
 
-    for kill in 1..=KILLS {
+    let mut kills = 0;
+    while kills < KILLS {
         let mut worker = tokio::process::Command::from(worker(url, end)?);
         let mut worker = worker.kill_on_drop(true).spawn()?;
         let moment = Duration::from_millis(20 + random() % 1_200);
         tokio::select! {
             ended = worker.wait() => {
                 ensure!(ended?.success(), "a worker failed");
-                println!("the worker was done before it could be killed");
-                break;
+                println!("the worker was done before it could be killed; {MESSAGES} numbers more");
+                end += MESSAGES;
+                continue;
             }
             () = tokio::time::sleep(moment) => worker.kill().await?,
             _ = tokio::signal::ctrl_c() => bail!("stopped; the same command goes on from here"),
         }
-        println!("killed {kill} times, this one after {moment:?}");
+        kills += 1;
+        println!("killed {kills} times, this one after {moment:?}");
     }
     let mut last = tokio::process::Command::from(worker(url, end)?);
     let ended = last.kill_on_drop(true).status().await?;

@@ -30,7 +30,7 @@ pub(crate) fn measure(bench: &mut Bench) {
                 let flow = run(&runtime, flowstream::open("memory:"));
                 send(&runtime, flow.expect("a storage"), count)
             },
-            vec![Limit::new("tokio mpsc(1024)", || channel(&runtime, count))],
+            vec![Limit::new("tokio mpsc", || channel(&runtime, count))],
         );
     }
     if bench.wants("redb: latency") {

@@ -1,4 +1,4 @@
-//! Sink → Stream inside one process, beside a channel that promises nothing.
+//! Sink → Stream inside one process, beside channels that promise nothing.
 
 use std::time::Instant;
 
@@ -52,12 +52,19 @@ pub(crate) fn measure(bench: &mut Bench) {
             figure.bar = bar;
             let count = bench.count(count);
             let runtime = flavour.runtime();
-            let limit = match verdicts {
-                Commit => Limit::new("round trip to a task", || [round_trips(&runtime, count)]),
-                Ack | Buffered(_) => Limit::new("tokio mpsc(1024)", || [channel(&runtime, count)]),
+            let limits = match verdicts {
+                Commit => vec![Limit::new("round trip to a task", || {
+                    [round_trips(&runtime, count)]
+                })],
+                Ack => vec![
+                    Limit::new("tokio mpsc", || [tokio_mpsc(&runtime, count)]),
+                    Limit::new("flume", || [flume(&runtime, count)]),
+                    Limit::new("crossbeam, two threads", || [crossbeam(count)]),
+                ],
+                Buffered(_) => vec![Limit::new("tokio mpsc", || [tokio_mpsc(&runtime, count)])],
             };
             let ours = || [relay(&runtime, verdicts, count)];
-            bench.measure([figure], ours, vec![limit]);
+            bench.measure([figure], ours, limits);
         }
     }
 }
@@ -110,10 +117,13 @@ async fn next(consumer: &mut Consumer) -> Delivery {
     delivery.expect("a consumer that was not shut down")
 }
 
-/// Messages a second through a bounded channel.
-fn channel(runtime: &Runtime, count: usize) -> f64 {
+/// Messages that a channel has room for.
+const ROOM: usize = 1024;
+
+/// Messages a second through a channel of tokio.
+fn tokio_mpsc(runtime: &Runtime, count: usize) -> f64 {
     run(runtime, async move {
-        let (sender, mut receiver) = mpsc::channel::<Message>(1024);
+        let (sender, mut receiver) = mpsc::channel::<Message>(ROOM);
         let began = Instant::now();
         tokio::spawn(async move {
             for _ in 0..count {
@@ -127,6 +137,39 @@ fn channel(runtime: &Runtime, count: usize) -> f64 {
         assert_eq!(received, count);
         count as f64 / began.elapsed().as_secs_f64()
     })
+}
+
+/// The same with a channel of flume.
+fn flume(runtime: &Runtime, count: usize) -> f64 {
+    run(runtime, async move {
+        let (sender, receiver) = flume::bounded::<Message>(ROOM);
+        let began = Instant::now();
+        tokio::spawn(async move {
+            for _ in 0..count {
+                sender.send_async(message()).await.expect("a receiver");
+            }
+        });
+        let mut received = 0;
+        while receiver.recv_async().await.is_ok() {
+            received += 1;
+        }
+        assert_eq!(received, count);
+        count as f64 / began.elapsed().as_secs_f64()
+    })
+}
+
+/// The same with a channel of crossbeam, between two threads that may block.
+fn crossbeam(count: usize) -> f64 {
+    let (sender, receiver) = crossbeam_channel::bounded::<Message>(ROOM);
+    let began = Instant::now();
+    let sending = std::thread::spawn(move || {
+        for _ in 0..count {
+            sender.send(message()).expect("a receiver");
+        }
+    });
+    assert_eq!(receiver.iter().count(), count);
+    sending.join().expect("all sent");
+    count as f64 / began.elapsed().as_secs_f64()
 }
 
 /// How often a second a task can ask another one and wait for the answer.
