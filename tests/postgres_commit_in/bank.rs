@@ -158,7 +158,8 @@ async fn works(bank: Arc<Bank>, flow: Flowstream) {
     work.await.expect("no error");
 }
 
-/// Takes leases away while transactions are open, and gives them back at once.
+/// Takes leases away while transactions are open, and gives them back at once; each not before
+/// something was done since the last time.
 async fn thief(bank: Arc<Bank>, storage: Arc<PostgresStorage>, over: Arc<AtomicBool>) {
     let stream = Name::new("transfers").unwrap();
     let groups = (0..PARTITIONS).map(|index| Group {
@@ -169,11 +170,16 @@ async fn thief(bank: Arc<Bank>, storage: Arc<PostgresStorage>, over: Arc<AtomicB
         name: Name::new("bank").unwrap(),
     });
     let groups: Vec<Group> = groups.collect();
+    let mut progress = vec![None; groups.len()];
     while !over.load(Ordering::Relaxed) {
         tokio::time::sleep(Duration::from_millis(150)).await;
         let states = storage.observe(&groups).await.expect("a look");
-        for (group, state) in groups.iter().zip(states) {
+        for ((group, state), progress) in groups.iter().zip(states).zip(&mut progress) {
             let Some(state) = state else { continue };
+            if progress.as_ref() == Some(&state.progress) {
+                continue;
+            }
+            *progress = Some(state.progress);
             let (group, owner) = (group.clone(), Id::random());
             let over = Some((state.epoch, state.generation));
             let claim = Claim {
