@@ -80,11 +80,12 @@ pub(crate) async fn steady_commits_need_no_renewals(harness: Arc<dyn Harness>) {
     for delivery in deliveries {
         rig.subject.harness.pass(LEASE / 4).await;
         pause().await;
+        let began = clock.now();
         delivery.commit().await.expect("a commit");
-        // On a busy machine a commit may take long, and then a renewal is right.
-        let now = clock.now();
-        needed += (now - wrote).as_millis() / (LEASE / 2).as_millis();
-        wrote = now;
+        // On a busy machine a commit may take long, and then a renewal is right: a lease counts from
+        // the beginning of its last write.
+        needed += (clock.now() - wrote).as_millis() / (LEASE / 2).as_millis();
+        wrote = began;
     }
     let state = rig.state("orders", "billing").await;
     let renewals = u128::from(state.generation - before - 9);
