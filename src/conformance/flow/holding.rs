@@ -71,11 +71,12 @@ pub(crate) async fn a_lease_is_renewed_for_what_is_held(harness: Arc<dyn Harness
 pub(crate) async fn steady_commits_need_no_renewals(harness: Arc<dyn Harness>) {
     let rig = Rig::new(harness);
     rig.fill("orders", 0..10).await;
+    let clock = rig.subject.harness.clock();
+    // The claim is the first write.
+    let mut wrote = clock.now();
     let mut consumer = rig.leases("orders", "billing").await;
     let deliveries = rig.expect(&mut consumer, 0..9).await;
-    let clock = rig.subject.harness.clock();
     let before = rig.state("orders", "billing").await.generation;
-    let mut wrote = clock.now();
     let mut needed = 0;
     for delivery in deliveries {
         rig.subject.harness.pass(LEASE / 4).await;

@@ -85,7 +85,18 @@ pub(crate) async fn a_group_goes_on_after_a_death(harness: Arc<dyn Harness>) {
             assert_eq!(state.progress, Progress::at(expected));
         }
     }
-    let state = rig.subject.state(&of("orders", "billing")).await;
+    let billing = [of("orders", "billing")];
+    let what = "a group is observed";
+    let observed = rig.subject.within(what, async {
+        loop {
+            match rig.subject.observe(&billing).await {
+                Ok(mut states) => return states.remove(0).expect("it is known"),
+                // What the runtime that died had open may be met once more.
+                Err(error) => assert!(error.is_transient(), "{error}"),
+            }
+        }
+    });
+    let state = observed.await;
     let mut consumer = rig.leases("orders", "billing").await;
     let what = "a consumer replaces one whose process has died";
     let next = match state.liveness == Liveness::Dead {
