@@ -40,6 +40,7 @@ pub(super) fn script(seed: u64, len: usize) -> Vec<Op> {
     let mut writer = Writer {
         random: Random::new(seed),
         ends: [0; PARTITIONS as usize],
+        unordered: Vec::new(),
         number: 0,
     };
     let mut ops = vec![Op::Create("orders")];
@@ -57,6 +58,8 @@ pub(super) fn script(seed: u64, len: usize) -> Vec<Op> {
 struct Writer {
     random: Random,
     ends: [u64; PARTITIONS as usize],
+    /// Offsets of partition 0 that were given to several appends at the same time.
+    unordered: Vec<Range<u64>>,
     number: u128,
 }
 
@@ -73,7 +76,10 @@ impl Writer {
             }
             8 | 9 => {
                 let count = 2 + self.random.below(6);
-                Op::Together((0..count).map(|_| self.append(2)).collect())
+                let before = self.ends[0];
+                let all = (0..count).map(|_| self.append(2)).collect();
+                self.unordered.push(before..self.ends[0]);
+                Op::Together(all)
             }
             10..=12 => {
                 let ranges = (0..1 + self.random.below(3)).map(|_| self.range());
@@ -88,7 +94,7 @@ impl Writer {
                 self.number += 1;
                 Op::Settle(self.number)
             }
-            17 => Op::Trim(0, self.offset()),
+            17 => Op::Trim(0, self.cut()),
             18 => Op::Trim(1, self.ends[1]),
             19 => {
                 let to = match self.random.below(3) {
@@ -138,6 +144,14 @@ impl Writer {
 
     fn offset(&mut self) -> u64 {
         self.random.below(self.ends[0] as usize + 1) as u64
+    }
+
+    /// Where what goes does not depend on the order of what was appended at the same time: whole batches
+    /// are trimmed.
+    fn cut(&mut self) -> u64 {
+        let offset = self.offset();
+        let within = self.unordered.iter().find(|range| range.contains(&offset));
+        within.map_or(offset, |range| range.start)
     }
 
     fn range(&mut self) -> Range<u64> {
