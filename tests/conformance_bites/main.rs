@@ -178,7 +178,7 @@ const FOUND: &[(Bug, &str)] = &[
 async fn each_planted_bug_is_found() {
     for (bug, check) in FOUND {
         let check = checks().into_iter().find(|c| c.name() == *check).unwrap();
-        assert!(fails(check, *bug).await, "{bug:?} passes {check:?}");
+        assert!(is_found(check, *bug).await, "{bug:?} passes {check:?}");
     }
 }
 
@@ -188,6 +188,16 @@ async fn the_wrapper_alone_is_no_bug() {
     for check in checks().into_iter().filter(|c| names.contains(c.name())) {
         assert!(!fails(check, Bug::None).await, "{check:?}");
     }
+}
+
+/// Some bugs are races: on a busy machine, a run may not happen to meet one.
+async fn is_found(check: Check, bug: Bug) -> bool {
+    for _ in 0..10 {
+        if fails(check, bug).await {
+            return true;
+        }
+    }
+    false
 }
 
 async fn fails(check: Check, bug: Bug) -> bool {
