@@ -7,6 +7,7 @@ use std::time::Duration;
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::{PgConnection, PgRow};
 
+use super::append::Alone;
 use super::cancel;
 use super::connect::{Connections, within};
 use super::end::to_the_end;
@@ -38,6 +39,7 @@ pub(crate) struct Core {
     pub(super) deadline: Duration,
     pub(super) gate: Gate,
     pub(super) sql: Sql,
+    pub(super) alone: Alone,
     pub(super) teller: Teller,
     pub(super) listening: Listening,
     pub(super) sightings: Arc<Sightings>,
@@ -52,6 +54,7 @@ pub(super) struct Sql {
     /// What each of them begins with, and no other of this server.
     pub(super) mark: String,
     pub(super) cancel: Statement,
+    pub(super) append_alone: Statement,
     pub(super) append_plain: Statement,
     pub(super) append_one: Statement,
     pub(super) append_many: Statement,
@@ -105,6 +108,7 @@ impl Sql {
         let read = |sql: &str| statement(sql, Access::Read);
         Self {
             cancel: read(include_str!("sql/cancel.sql")),
+            append_alone: write(include_str!("sql/append_alone.sql")),
             append_plain: write(include_str!("sql/append_plain.sql")),
             append_one: write(include_str!("sql/append_one.sql")),
             append_many: write(include_str!("sql/append_many.sql")),

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::clock::SystemClock;
 use crate::error::{Error, Result};
+use append::Alone;
 use connect::Connections;
 use error::{Fail, Server};
 use follow::Users;
@@ -170,6 +171,7 @@ impl PostgresStorage {
             deadline: options.deadline(),
             gate: Gate::default(),
             sql: Sql::new(options, teller.tag()),
+            alone: Alone::default(),
             teller,
             listening,
             sightings,
