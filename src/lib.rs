@@ -35,8 +35,8 @@
 //! 7. Forwarding a consumer into a producer of the same storage is exactly-once: the output and
 //!    the group's position are written in one transaction. See [`Delivery::into_message`].
 //! 8. Dropping any future, sink or stream at any await point loses nothing that was promised.
-//! 9. Memory is bounded, in bytes, by the producer's buffers, the consumer's prefetch, and the
-//!    batches of the deliveries that you hold.
+//! 9. Memory is bounded, in bytes, by the producer's buffers, the consumer's prefetch (with the newest
+//!    batches of its partitions), the largest batch, and the batches of the deliveries that you hold.
 //!
 //! # In a pipeline
 //!

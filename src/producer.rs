@@ -487,8 +487,9 @@ impl ProducerBuilder {
     }
 
     /// A buffer leaves once it has so many bytes, keys, headers and 64 bytes a message included:
-    /// 1 MiB by default, 64 MiB at most. The producer holds three buffers: one is filled, two are
-    /// under way.
+    /// 1 MiB by default, 64 MiB at most; the message that fills it may go over. The producer holds
+    /// three buffers: one is filled, two are under way. While they are, they are there once more,
+    /// encoded, and in the hands of the storage's driver.
     pub fn batch_bytes(mut self, bytes: usize) -> Self {
         self.limits.batch_bytes = bytes.clamp(1, MAX_APPEND_BYTES);
         self

@@ -84,8 +84,13 @@ impl ConsumerBuilder {
     }
 
     /// How much is read ahead, in bytes of stored batches: 2 MiB by default. Half of it waits while
-    /// the other half is handed out; a batch larger than a half is read whole. As much
-    /// again at most is kept of the newest batches, for all consumers of the process.
+    /// the other half is handed out; of a stream with n partitions each of them, and what is handed
+    /// out, has one share of n + 1. A share ends with a whole batch, so each may be over by one. For
+    /// all consumers of the process another share of each partition, or its newest batch, is kept.
+    ///
+    /// While a share is read, the driver may have it once more. What is delivered again is read once
+    /// more, and a delivery that is held keeps its batch
+    /// ([`Message::compact`](crate::Message::compact)).
     pub fn prefetch(mut self, bytes: usize) -> Self {
         self.settings.prefetch = bytes;
         self

@@ -295,10 +295,12 @@ impl RecordsBuilder {
     }
 
     /// The batch; `None` if it has no messages.
-    pub fn build(self) -> Option<Records> {
+    pub fn build(mut self) -> Option<Records> {
         if self.body_ends.is_empty() {
             return None;
         }
+        trim(&mut self.bodies);
+        trim(&mut self.attributes);
         let attributes = (!self.attributes.is_empty()).then(|| Column {
             ends: self.attribute_ends,
             bytes: self.attributes.into(),
@@ -310,6 +312,14 @@ impl RecordsBuilder {
             },
             attributes,
         })))
+    }
+}
+
+/// A batch may be kept for long, and counts for what is in it: what has grown by doubling gives back
+/// what it has over.
+fn trim(bytes: &mut Vec<u8>) {
+    if bytes.capacity() - bytes.len() > bytes.len() / 8 {
+        bytes.shrink_to_fit();
     }
 }
 
@@ -416,6 +426,18 @@ mod tests {
         assert_eq!(records.message(0).timestamp(), None);
         assert_eq!(records.message(1).timestamp(), late[1].timestamp());
         assert!(RecordsBuilder::default().build().is_none());
+    }
+
+    #[test]
+    fn a_batch_has_nothing_to_spare() {
+        let mut builder = RecordsBuilder::default();
+        for _ in 0..1_100 {
+            builder.push(&Message::new(vec![1; 1_000]));
+        }
+        let records = builder.build().unwrap();
+        let columns = Arc::into_inner(records.0).unwrap();
+        let bytes = columns.bodies.bytes.try_into_mut().unwrap();
+        assert!(bytes.capacity() <= bytes.len() * 9 / 8);
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use sqlx::AssertSqlSafe;
 use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{AssertSqlSafe, Connection, Row};
 
 use super::append::Alone;
 use super::cancel;
@@ -24,6 +24,10 @@ use super::value::{Value, write_into};
 use crate::clock::{Clock, SystemClock};
 use crate::error::Result;
 use crate::storage::Id;
+
+/// The buffers of a connection that sent or read more than this are let go of: it would keep them for
+/// as long as it lives.
+const KEPT_BUFFER: usize = 1 << 20;
 
 /// What calls share.
 pub(crate) struct Core {
@@ -195,7 +199,14 @@ impl Core {
         };
         match &answer {
             Err(fail) if !fail.leaves_connection() => connection.discard(),
-            _ => connection.give_back(),
+            _ => {
+                let sent: usize = values.iter().map(Value::size).sum();
+                let read: usize = answer.iter().flatten().map(size).sum();
+                if sent.max(read) > KEPT_BUFFER {
+                    connection.shrink_buffers();
+                }
+                connection.give_back();
+            }
         }
         answer
     }
@@ -255,6 +266,14 @@ impl Core {
         // The pass is dropped with what the work holds: at its end.
         to_the_end(work(self.clone(), pass)).await
     }
+}
+
+/// Its bytes, as they came.
+fn size(row: &PgRow) -> usize {
+    let values = (0..row.len()).filter_map(|column| row.try_get_raw(column).ok());
+    values
+        .filter_map(|value| value.as_bytes().ok().map(<[u8]>::len))
+        .sum()
 }
 
 impl fmt::Debug for Core {

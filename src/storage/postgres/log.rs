@@ -59,8 +59,9 @@ impl Core {
         let mut columns = Reader::new(first);
         let (bounds, epoch) = (columns.bounds()?, columns.offset()?);
         let mut batches = Vec::with_capacity(rows.len());
-        for row in &rows {
-            let mut columns = Reader::new(row);
+        // Each goes once it is copied.
+        for row in rows {
+            let mut columns = Reader::new(&row);
             columns.skip(3);
             batches.extend(columns.batch()?);
         }

@@ -57,6 +57,15 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// The bytes of what may be large.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.map_or(0, <[u8]>::len),
+            Self::ByteStrings(strings) => strings.iter().flatten().map(|bytes| bytes.len()).sum(),
+            _ => 0,
+        }
+    }
+
     fn write(self, sql: &mut String) {
         match self {
             Self::Text(text) => write_text(sql, text),
