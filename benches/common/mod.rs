@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "not every benchmark needs all of it")]
 
 pub(crate) mod args;
+pub(crate) mod built;
 pub(crate) mod growth;
 pub(crate) mod harness;
 pub(crate) mod support;

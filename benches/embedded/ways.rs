@@ -7,15 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flowstream::SystemClock;
-use flowstream::storage::{
-    Append, Id, Name, Partition, RecordsBuilder, RedbOptions, RedbStorage, Row, Storage,
-};
+use flowstream::storage::{RedbOptions, RedbStorage};
 use redb::{Database, Durability, TableDefinition};
 use tokio::runtime::Runtime;
 
+use crate::common::built::Built;
 use crate::harness::{Bench, Contender, Limit};
 use crate::raw::{CACHE, RawFile, RawRedb, rate};
-use crate::support::{Flavour, Place, SIZE, message, run, thousands};
+use crate::support::{Flavour, Place, SIZE, run, thousands};
 use crate::table::{Figure, Unit};
 
 const VALUES: TableDefinition<'static, (u64, u64), &[u8]> = TableDefinition::new("values");
@@ -87,7 +86,7 @@ pub(crate) fn measure(bench: &mut Bench) {
         }
         let place = Place::new();
         let runtime = Flavour::Multi.runtime();
-        let built = Built::open(&runtime, &place);
+        let built = built(&runtime, &place);
         let window = bench.window / 2;
         let mut contenders: Vec<Contender<'_>> = Vec::new();
         for way in Way::ALL {
@@ -203,45 +202,12 @@ impl Prepared {
 }
 
 /// The storage, without what makes batches of messages.
-struct Built(Arc<RedbStorage>);
-
-impl Built {
-    fn open(runtime: &Runtime, place: &Place) -> Self {
-        let path = place.file("flowstream.redb");
-        let storage = run(runtime, async move {
-            let options = RedbOptions::new(Arc::new(SystemClock::new()));
-            let storage = RedbStorage::open(path, options).await.expect("a storage");
-            let stream = Name::new("s").expect("a name");
-            let created = storage.create_stream(&stream, Some(1)).await;
-            created.expect("a stream");
-            storage
-        });
-        Self(Arc::new(storage))
-    }
-
-    fn append(&self, runtime: &Runtime, batch: usize, window: Duration) -> f64 {
-        let storage = self.0.clone();
-        let builder: RecordsBuilder = std::iter::repeat_n(&message(), batch).collect();
-        let records = builder.build().expect("a batch");
-        let stream = Name::new("s").expect("a name");
-        let partition = Partition { stream, index: 0 };
-        run(runtime, async move {
-            let began = std::time::Instant::now();
-            let mut sent = 0;
-            while began.elapsed() < window {
-                let append = Append {
-                    id: Id::random(),
-                    after: None,
-                    rows: vec![Row {
-                        partition: partition.clone(),
-                        records: records.clone(),
-                    }],
-                    commits: vec![],
-                };
-                storage.append(Arc::new(append)).await.expect("an append");
-                sent += batch;
-            }
-            sent as f64 / began.elapsed().as_secs_f64()
-        })
-    }
+fn built(runtime: &Runtime, place: &Place) -> Built {
+    let path = place.file("flowstream.redb");
+    let storage = run(runtime, async move {
+        let options = RedbOptions::new(Arc::new(SystemClock::new()));
+        let opened = RedbStorage::open(path, options).await;
+        opened.expect("a storage")
+    });
+    Built::new(runtime, storage)
 }
