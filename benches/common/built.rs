@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use flowstream::Message;
 use flowstream::storage::{Append, Id, Name, Partition, RecordsBuilder, Row, Storage};
 use tokio::runtime::Runtime;
 
-use super::support::{message, run};
+use super::support::run;
 
 /// Appends a batch a call, one call after the other.
 pub(crate) struct Built {
@@ -31,10 +32,10 @@ impl Built {
     }
 
     /// Messages a second.
-    pub(crate) fn append(&self, runtime: &Runtime, batch: usize, window: Duration) -> f64 {
+    pub(crate) fn append(&self, runtime: &Runtime, batch: &[Message], window: Duration) -> f64 {
         let (storage, partition) = (self.storage.clone(), self.partition.clone());
-        let builder: RecordsBuilder = std::iter::repeat_n(&message(), batch).collect();
-        let records = builder.build().expect("a batch");
+        let builder: RecordsBuilder = batch.iter().collect();
+        let (records, batch) = (builder.build().expect("a batch"), batch.len());
         run(runtime, async move {
             let began = Instant::now();
             let mut sent = 0;

@@ -181,7 +181,8 @@ fn rate(count: usize, took: Duration) -> f64 {
 
 /// One batch.
 pub(crate) async fn append(storage: &dyn Storage, partition: &Partition, messages: usize) {
-    let builder: RecordsBuilder = std::iter::repeat_n(&message(), messages).collect();
+    let messages: Vec<_> = (0..messages).map(|_| message()).collect();
+    let builder: RecordsBuilder = messages.iter().collect();
     let append = Append {
         after: None,
         id: Id::random(),

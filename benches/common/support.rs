@@ -1,8 +1,9 @@
 //! Runtimes, messages, and a place for files.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{LazyLock, OnceLock};
 
 use flowstream::Message;
 use tokio::runtime::{Builder, Runtime};
@@ -10,11 +11,33 @@ use tokio::runtime::{Builder, Runtime};
 /// The size of a message, in bytes.
 pub(crate) const SIZE: usize = 100;
 
-static BODY: [u8; SIZE] = [b'x'; SIZE];
+/// What a server cannot compress, and more of it than it looks back for what it saw before.
+static NOISE: LazyLock<[u8; 128 << 10]> = LazyLock::new(|| {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    std::array::from_fn(|_| {
+        // Xorshift.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8
+    })
+});
+
+/// So many bytes of it, that nothing is made of the figures by a compression.
+pub(crate) fn noise(len: usize) -> Vec<u8> {
+    NOISE.iter().copied().cycle().take(len).collect()
+}
+
+pub(crate) fn message() -> Message {
+    message_of(SIZE)
+}
 
 /// The body costs nothing to make, so that what is measured is not the allocator.
-pub(crate) fn message() -> Message {
-    Message::new(&BODY[..])
+pub(crate) fn message_of(size: usize) -> Message {
+    thread_local!(static AT: Cell<usize> = const { Cell::new(0) });
+    let (at, noise) = (AT.get(), &*NOISE);
+    AT.set((at + size) % (noise.len() - size));
+    Message::new(&noise[at..][..size])
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use redb::{Database, Durability, ReadableDatabase, TableDefinition};
 
-use crate::support::SIZE;
+use crate::support::{SIZE, noise};
 
 const BLOBS: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("blobs");
 const POSITIONS: TableDefinition<'static, u64, u64> = TableDefinition::new("positions");
@@ -46,7 +46,7 @@ impl RawRedb {
 
     /// Messages a second, with so many in a value.
     pub(crate) fn produce(&mut self, batch: usize, window: Duration) -> f64 {
-        let blob = vec![b'x'; batch * SIZE];
+        let blob = noise(batch * SIZE);
         rate(batch, window, || self.commit(&blob))
     }
 
@@ -104,7 +104,7 @@ impl RawFile {
 
     /// Messages a second, with so many in one write.
     pub(crate) fn produce(&mut self, batch: usize, window: Duration) -> f64 {
-        let blob = vec![b'x'; batch * SIZE];
+        let blob = noise(batch * SIZE);
         rate(batch, window, || {
             self.0.write_all(&blob).expect("room on the disk");
             self.0.sync_data().expect("a sync");

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::harness::{Bench, Limit};
 use crate::raw::{RawFile, RawRedb};
-use crate::support::{Flavour, Place, SIZE, message, run, thousands};
+use crate::support::{Flavour, Place, SIZE, message, noise, run, thousands};
 use crate::table::{Bar, Figure, Unit};
 
 pub(crate) fn measure(bench: &mut Bench) {
@@ -193,7 +193,7 @@ fn drain(bench: &mut Bench, name: &str, kind: Drain) {
     });
     let mut raw = RawRedb::create(&place.file("raw.redb"));
     for _ in 0..batches {
-        raw.commit(&vec![b'x'; BATCH * SIZE]);
+        raw.commit(&noise(BATCH * SIZE));
     }
     let is_committing = matches!(kind, Drain::Committing);
     let mut groups = 0;

@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 use crate::common::built::Built;
 use crate::harness::{Bench, Contender, Limit};
 use crate::raw::{CACHE, RawFile, RawRedb, rate};
-use crate::support::{Flavour, Place, SIZE, run, thousands};
+use crate::support::{Flavour, Place, SIZE, message, noise, run, thousands};
 use crate::table::{Figure, Unit};
 
 const VALUES: TableDefinition<'static, (u64, u64), &[u8]> = TableDefinition::new("values");
@@ -87,6 +87,7 @@ pub(crate) fn measure(bench: &mut Bench) {
         let place = Place::new();
         let runtime = Flavour::Multi.runtime();
         let built = built(&runtime, &place);
+        let messages: Vec<_> = (0..batch).map(|_| message()).collect();
         let window = bench.window / 2;
         let mut contenders: Vec<Contender<'_>> = Vec::new();
         for way in Way::ALL {
@@ -102,7 +103,7 @@ pub(crate) fn measure(bench: &mut Bench) {
         let mut file = Prepared::create(&place.file("prepared"));
         let run = move || file.produce(batch, window);
         contenders.push((figure("file, prepared"), Box::new(run)));
-        let run = || built.append(&runtime, batch, window);
+        let run = || built.append(&runtime, &messages, window);
         contenders.push((figure("as built"), Box::new(run)));
         let mut raw = RawRedb::create(&place.file("raw.redb"));
         let limit = Limit::new("redb, one value", || [raw.produce(batch, window)]);
@@ -129,7 +130,7 @@ impl Writer {
     }
 
     fn produce(&mut self, batch: usize, window: Duration) -> f64 {
-        let blob = vec![b'x'; batch * SIZE];
+        let blob = noise(batch * SIZE);
         rate(batch, window, || self.commit(&blob))
     }
 
@@ -189,7 +190,7 @@ impl Prepared {
 
     /// From the start again when it has come to the end.
     fn produce(&mut self, batch: usize, window: Duration) -> f64 {
-        let blob = vec![b'x'; batch * SIZE];
+        let blob = noise(batch * SIZE);
         rate(batch, window, || {
             let at = self.0.stream_position().expect("a position") as usize;
             if at + blob.len() > Self::BYTES {

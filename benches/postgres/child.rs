@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use crate::produce::flush_for;
 use crate::raw::{connect, insert_blob};
-use crate::support::{Flavour, SIZE};
+use crate::support::{Flavour, SIZE, noise};
 
 const MARK: &str = "--child";
 
@@ -138,7 +138,7 @@ pub(crate) fn run() {
         }
         Role::Blobs => {
             let mut connection = runtime.block_on(connect(&url));
-            let blob = vec![b'x'; 1_000 * SIZE];
+            let blob = noise(1_000 * SIZE);
             on_command(|window| {
                 let began = Instant::now();
                 let mut sent = 0;

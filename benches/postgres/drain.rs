@@ -8,7 +8,7 @@ use futures::{SinkExt, StreamExt, TryStreamExt};
 use crate::harness::{Bench, Limit};
 use crate::raw::{Raw, insert_blob};
 use crate::server::{Link, Opened, Server};
-use crate::support::{SIZE, message, run};
+use crate::support::{SIZE, message, noise, run};
 use crate::table::{Bar, Figure, Unit};
 
 const BATCH: usize = 1_000;
@@ -71,7 +71,7 @@ pub(crate) fn fill(opened: &Opened<'_>, messages: usize, batch: usize) {
     run(&opened.runtime, async move {
         let mut producer = flow.producer("s").await.expect("a producer");
         let mut connection = crate::raw::connect(&url).await;
-        let blob = vec![b'x'; batch * SIZE];
+        let blob = noise(batch * SIZE);
         for _ in 0..messages / batch {
             for _ in 0..batch {
                 producer.feed(message()).await.expect("room");

@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use flowstream::{Flowstream, Message};
+use flowstream::Flowstream;
 use futures::SinkExt;
 use tokio::task::JoinSet;
 
 use crate::harness::{Bench, Limit};
 use crate::raw::Raw;
 use crate::server::{Link, Opened, Server};
-use crate::support::{SIZE, message, run, thousands};
+use crate::support::{SIZE, message, message_of, run, thousands};
 use crate::table::{Bar, Figure, Unit};
 
 /// How the Sink is driven.
@@ -86,7 +86,6 @@ fn streaming(opened: &Opened<'_>, [batch, size]: [usize; 2], window: Duration) -
     run(&opened.runtime, async move {
         let producer = flow.producer("s").batch_messages(batch);
         let mut producer = producer.batch_bytes(16 << 20).await.expect("a producer");
-        let message = of_size(size);
         let began = Instant::now();
         let mut sent = 0_usize;
         let messages = std::iter::from_fn(|| {
@@ -94,7 +93,7 @@ fn streaming(opened: &Opened<'_>, [batch, size]: [usize; 2], window: Duration) -
             let goes_on = !sent.is_multiple_of(batch) || began.elapsed() < window;
             goes_on.then(|| {
                 sent += 1;
-                Ok(message.clone())
+                Ok(message_of(size))
             })
         });
         let mut messages = futures::stream::iter(messages);
@@ -102,13 +101,6 @@ fn streaming(opened: &Opened<'_>, [batch, size]: [usize; 2], window: Duration) -
         drop(messages);
         sent as f64 / began.elapsed().as_secs_f64()
     })
-}
-
-fn of_size(size: usize) -> Message {
-    match size {
-        SIZE => message(),
-        _ => Message::new(vec![b'x'; size]),
-    }
 }
 
 fn flushing(opened: &Opened<'_>, batch: [usize; 2], window: Duration) -> f64 {
@@ -127,13 +119,12 @@ pub(crate) async fn flush_for(
     [batch, size]: [usize; 2],
     window: Duration,
 ) -> usize {
-    let message = of_size(size);
     let mut producer = flow.producer(stream).await.expect("a producer");
     let began = Instant::now();
     let mut sent = 0;
     while began.elapsed() < window {
         for _ in 0..batch {
-            producer.feed(message.clone()).await.expect("room");
+            producer.feed(message_of(size)).await.expect("room");
         }
         producer.flush().await.expect("all written");
         sent += batch;

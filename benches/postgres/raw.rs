@@ -8,7 +8,7 @@ use sqlx::{ConnectOptions, Connection, Row};
 use tokio::runtime::Runtime;
 use tokio::sync::Mutex;
 
-use crate::support::run;
+use crate::support::{noise, run};
 
 pub(crate) const INSERT_BLOB: &str = "INSERT INTO blobs (body) VALUES ($1)";
 
@@ -49,7 +49,7 @@ impl Raw {
         let raw = self.0.clone();
         run(runtime, async move {
             let mut connection = raw.lock().await;
-            let blob = vec![b'x'; batch * size];
+            let blob = noise(batch * size);
             let began = Instant::now();
             let mut sent = 0;
             while began.elapsed() < window {
@@ -70,7 +70,7 @@ impl Raw {
         let raw = self.0.clone();
         run(runtime, async move {
             let mut connection = raw.lock().await;
-            let body = vec![b'x'; size];
+            let body = noise(size);
             let bodies = vec![&body[..]; batch];
             let began = Instant::now();
             let mut sent = 0;

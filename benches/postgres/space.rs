@@ -5,7 +5,7 @@ use futures::SinkExt;
 use crate::harness::Bench;
 use crate::raw::{connect, insert_blob, insert_rows};
 use crate::server::{Link, Opened, Server};
-use crate::support::{SIZE, message, run, thousands};
+use crate::support::{SIZE, message, noise, run, thousands};
 use crate::table::{Beside, Figure, Samples, Unit};
 
 #[derive(Debug, Clone, Copy)]
@@ -68,7 +68,7 @@ fn space(opened: &Opened<'_>, kind: Kind, batch: usize, batches: usize) -> [f64;
         }
         Kind::Blobs => run(runtime, async move {
             let mut connection = connect(&url).await;
-            let blob = vec![b'x'; batch * SIZE];
+            let blob = noise(batch * SIZE);
             for _ in 0..batches {
                 insert_blob(&mut connection, &blob).await;
             }

@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use crate::harness::{Bench, Limit};
 use crate::raw::Raw;
 use crate::server::{Database, Link, Server};
-use crate::support::{Flavour, SIZE, run, thousands};
+use crate::support::{Flavour, SIZE, noise, run, thousands};
 use crate::table::{Figure, Unit};
 use crate::wire::Wire;
 
@@ -49,7 +49,7 @@ fn blobs(runtime: &Runtime, wire: &Arc<Mutex<Wire>>, batch: usize, window: Durat
     let wire = wire.clone();
     run(runtime, async move {
         let mut wire = wire.lock().await;
-        let blob = vec![b'x'; batch * SIZE];
+        let blob = noise(batch * SIZE);
         let began = Instant::now();
         let mut sent = 0;
         while began.elapsed() < window {

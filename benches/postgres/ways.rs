@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use flowstream::Message;
 use flowstream::storage::{Id, PostgresOptions, PostgresStorage};
 use sqlx::postgres::PgConnection;
 use sqlx::types::Uuid;
@@ -15,7 +16,7 @@ use crate::common::built::Built;
 use crate::harness::{Bench, Contender, Limit};
 use crate::raw::{Raw, connect};
 use crate::server::{Database, Link, Server};
-use crate::support::{Flavour, SIZE, run, thousands};
+use crate::support::{Flavour, SIZE, message, noise, run, thousands};
 use crate::table::{Figure, Unit};
 
 /// What of 100 bytes a message, with their ends, fits into a page beside the rest of the row.
@@ -39,9 +40,11 @@ enum Way {
     Inline,
     /// COPY, in its binary format.
     Copy,
-    /// One INSERT of values that the server tries to compress: lines of JSON.
+    /// One INSERT of lines of JSON, which the server compresses.
     Pglz,
     Lz4,
+    /// One INSERT of what the server tries to compress and cannot.
+    Lz4Noise,
     /// One INSERT; what a checkpoint makes of the first change of a page is compressed in the WAL.
     WalLz4,
 }
@@ -56,7 +59,7 @@ struct Rows {
 }
 
 impl Way {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Function,
         Self::Array,
         Self::Ends,
@@ -67,6 +70,7 @@ impl Way {
         Self::Copy,
         Self::Pglz,
         Self::Lz4,
+        Self::Lz4Noise,
         Self::WalLz4,
     ];
 
@@ -82,6 +86,7 @@ impl Way {
             Self::Copy => "COPY, binary",
             Self::Pglz => "no function, pglz of JSON",
             Self::Lz4 => "no function, lz4 of JSON",
+            Self::Lz4Noise => "no function, lz4 of noise",
             Self::WalLz4 => "no function, wal_compression",
         }
     }
@@ -95,7 +100,7 @@ impl Way {
         match self {
             Self::Inline => "plain",
             Self::Pglz => "pglz",
-            Self::Lz4 => "lz4",
+            Self::Lz4 | Self::Lz4Noise => "lz4",
             _ => "external",
         }
     }
@@ -110,7 +115,7 @@ impl Way {
         let ends = (1..=part).flat_map(|at| ((at * SIZE) as u32).to_le_bytes());
         let bodies = match self {
             Self::Pglz | Self::Lz4 => (0..part).flat_map(line).collect(),
-            _ => vec![b'x'; part * SIZE],
+            _ => noise(part * SIZE),
         };
         Rows {
             part,
@@ -139,7 +144,10 @@ pub(crate) fn measure(bench: &mut Bench, server: &Server, link: Link) {
     for batch in [1, 100, 1_000, 5_000] {
         let name = |way: &str| format!("ways, {}: {way}", thousands(batch));
         let figure = |way: &str| Figure::new(name(way), link.name(), Unit::Rate(SIZE));
-        let names = Way::ALL.iter().map(|way| way.name()).chain(["as built"]);
+        let names = Way::ALL
+            .iter()
+            .map(|way| way.name())
+            .chain(["as built", "as built, JSON"]);
         if !names.clone().any(|way| bench.wants(&name(way))) {
             continue;
         }
@@ -163,10 +171,12 @@ pub(crate) fn measure(bench: &mut Bench, server: &Server, link: Link) {
             Arc::new(Mutex::new(connection))
         });
         let built = built(&runtime, url);
+        let messages: Vec<_> = (0..batch).map(|_| message()).collect();
+        let lines: Vec<_> = (0..batch).map(|at| Message::new(line(at))).collect();
         let window = bench.window / 2;
         let mut contenders: Vec<Contender<'_>> = Vec::new();
         for way in Way::ALL {
-            let is_missing = !has_lz4 && matches!(way, Way::Lz4 | Way::WalLz4);
+            let is_missing = !has_lz4 && matches!(way, Way::Lz4 | Way::Lz4Noise | Way::WalLz4);
             let is_one = way.rows(batch).count == 1 && matches!(way, Way::TenRows | Way::Inline);
             if is_missing || is_one {
                 continue;
@@ -175,8 +185,10 @@ pub(crate) fn measure(bench: &mut Bench, server: &Server, link: Link) {
             let run = move || appending(runtime, connections, way, batch, window);
             contenders.push((figure(way.name()), Box::new(run)));
         }
-        let run = || built.append(&runtime, batch, window);
+        let run = || built.append(&runtime, &messages, window);
         contenders.push((figure("as built"), Box::new(run)));
+        let run = || built.append(&runtime, &lines, window);
+        contenders.push((figure("as built, JSON"), Box::new(run)));
         let limit = Limit::new("blob", || [raw.blobs(&runtime, [batch, SIZE], window)]);
         bench.compare(contenders, limit);
     }
@@ -287,12 +299,14 @@ async fn append(connection: &mut PgConnection, way: Way, rows: &Rows) {
         .bind(id())
         .bind(&rows.ends)
         .bind(bodies),
-        Way::Insert | Way::Pglz | Way::Lz4 | Way::WalLz4 => sqlx::query(AssertSqlSafe(one()))
-            .bind(stream)
-            .bind(part)
-            .bind(id())
-            .bind(&rows.ends)
-            .bind(bodies),
+        Way::Insert | Way::Pglz | Way::Lz4 | Way::Lz4Noise | Way::WalLz4 => {
+            sqlx::query(AssertSqlSafe(one()))
+                .bind(stream)
+                .bind(part)
+                .bind(id())
+                .bind(&rows.ends)
+                .bind(bodies)
+        }
         Way::TenRows | Way::Inline => sqlx::query(AssertSqlSafe(several()))
             .bind(stream)
             .bind(part)
