@@ -23,6 +23,7 @@ const STEPS: &[&[&str]] = &[&[
     include_str!("sql/schema/groups.sql"),
     include_str!("sql/schema/trim.sql"),
     include_str!("sql/schema/view.sql"),
+    include_str!("sql/schema/compression.sql"),
 ]];
 
 /// The version that this code reads and writes.

@@ -17,7 +17,8 @@
     -- The log: one row a batch. The bodies stand one after the other; `ends` says where each ends, in
     -- four bytes each, the low one first: an int[] would be taken apart and put together at each end of
     -- the line, 30 µs for 1,000. Attributes (key, headers, timestamp) the same, NULL where no message
-    -- has any. A batch that was trimmed and is kept for its id has no `ends`.
+    -- has any. A batch that was trimmed and is kept for its id has no `ends`. Bodies and attributes are
+    -- compressed (at the end of the schema) where the server can do it fast.
     CREATE TABLE {schema}.batches (
         stream_id int NOT NULL,
         partition int NOT NULL,

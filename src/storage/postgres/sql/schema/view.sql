@@ -72,18 +72,21 @@
     ) RETURNS TABLE ("offset" bigint, key text, headers jsonb, body text, "timestamp" timestamptz)
     IMMUTABLE LANGUAGE sql BEGIN ATOMIC
         SELECT base_offset + m.n - 1, a.key, a.headers,
-            {schema}.readable(substring(bodies FROM m.start + 1 FOR m.stop - m.start)), a.stamp
+            {schema}.readable(substring(m.bodies FROM m.start + 1 FOR m.stop - m.start)), a.stamp
         FROM (
-            SELECT n, {schema}.end_of(e.bodies, n - 1) AS start, {schema}.end_of(e.bodies, n) AS stop,
-                {schema}.end_of(e.attributes, n - 1) AS a_start,
-                {schema}.end_of(e.attributes, n) AS a_stop
-            -- Once: each look at one byte would fetch all of what is stored out of line.
-            FROM (SELECT ends || '', attribute_ends || '' OFFSET 0) e (bodies, attributes)
-            CROSS JOIN generate_series(1, octet_length(e.bodies) / 4) n
+            SELECT n, e.bodies, e.attributes,
+                {schema}.end_of(e.ends, n - 1) AS start, {schema}.end_of(e.ends, n) AS stop,
+                {schema}.end_of(e.attribute_ends, n - 1) AS a_start,
+                {schema}.end_of(e.attribute_ends, n) AS a_stop
+            -- Once: each look would fetch what is stored out of line, and decompress it up to there.
+            FROM (
+                SELECT ends || '', bodies || '', attribute_ends || '', attributes || '' OFFSET 0
+            ) e (ends, bodies, attribute_ends, attributes)
+            CROSS JOIN generate_series(1, octet_length(e.ends) / 4) n
             OFFSET 0
         ) m
         LEFT JOIN LATERAL {schema}.attributes(
-            substring(attributes FROM m.a_start + 1 FOR m.a_stop - m.a_start)
+            substring(m.attributes FROM m.a_start + 1 FOR m.a_stop - m.a_start)
         ) a ON true;
     END;
 
