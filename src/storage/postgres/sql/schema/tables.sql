@@ -39,9 +39,10 @@
         ALTER COLUMN attribute_ends SET STORAGE EXTERNAL,
         ALTER COLUMN attributes SET STORAGE EXTERNAL;
 
-    -- What trimming left: where the log starts, which rows are still kept below, and the greatest
-    -- id of those that are not. A ledger as well: each trim and sweep writes a new generation, the
-    -- newest counts, and those from `oldest` on still stand here.
+    -- What trimming left: where the log starts, which rows are still kept below, the greatest id of
+    -- those that are not, and up to where rows were seen to have a thousand behind them. A ledger as
+    -- well: each trim and sweep writes a new generation, the newest counts, and those from `oldest` on
+    -- still stand here.
     CREATE TABLE {schema}.floors (
         stream_id int NOT NULL,
         partition int NOT NULL,
@@ -51,6 +52,7 @@
         kept_from bigint NOT NULL DEFAULT 0,
         forgotten uuid,
         oldest bigint NOT NULL DEFAULT 1,
+        spare_below bigint NOT NULL DEFAULT 0,
         PRIMARY KEY (stream_id, partition, generation)
     );
 

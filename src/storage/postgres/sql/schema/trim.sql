@@ -48,7 +48,8 @@
         END IF;
         INSERT INTO {schema}.floors
             VALUES (sid, part, coalesce(floor.generation, 0) + 1, start, coalesce(floor.emptied_below, 0),
-                coalesce(floor.kept_from, 0), floor.forgotten, coalesce(cut, floor.oldest, 1));
+                coalesce(floor.kept_from, 0), floor.forgotten, coalesce(cut, floor.oldest, 1),
+                coalesce(floor.spare_below, 0));
         RETURN start;
     END
     $function$;
@@ -63,17 +64,24 @@
     DECLARE
         floor {schema}.floors;
         last bigint;
-        newest bigint;
+        reach bigint;
+        is_old boolean;
+        spare bigint;
         kept bigint;
         gone uuid;
         emptied int;
-        deleted int;
+        deleted int := 0;
     BEGIN
         PERFORM {schema}.begin_write();
         PERFORM {schema}.lock_floor(stream, part);
+        -- Per stream, or the planner reads the whole ledger and sorts it.
         SELECT f.* INTO floor FROM {schema}.streams s
-            JOIN {schema}.floors f ON f.stream_id = s.stream_id AND f.partition = part
-            WHERE s.name = stream ORDER BY f.generation DESC LIMIT 1;
+            CROSS JOIN LATERAL (
+                SELECT * FROM {schema}.floors f
+                WHERE f.stream_id = s.stream_id AND f.partition = part
+                ORDER BY f.generation DESC LIMIT 1
+            ) f
+            WHERE s.name = stream;
         IF NOT FOUND THEN
             RETURN false;
         END IF;
@@ -87,27 +95,38 @@
             SET ends = NULL, bodies = '', attribute_ends = NULL, attributes = NULL
             WHERE b.stream_id = floor.stream_id AND b.partition = floor.partition
                 AND b.base_offset >= floor.emptied_below AND b.base_offset < last;
-        SELECT b.base_offset INTO newest FROM {schema}.batches b
-            WHERE b.stream_id = floor.stream_id AND b.partition = floor.partition
-            ORDER BY b.base_offset DESC OFFSET 1024 LIMIT 1;
+        reach := coalesce(last, floor.emptied_below);
+        spare := floor.spare_below;
         -- Times never go back within a partition: what is old stands before what is not.
-        SELECT count(*), max(o.base_offset + greatest(o.count, 1)), max(o.batch_id::text)::uuid
-            INTO deleted, kept, gone FROM (
-                SELECT b.base_offset, b.count, b.batch_id, b.appended_at FROM {schema}.batches b
-                WHERE b.stream_id = floor.stream_id AND b.partition = floor.partition
-                    AND b.base_offset >= floor.kept_from
-                    AND b.base_offset < least(newest, coalesce(last, floor.emptied_below))
-                ORDER BY b.base_offset LIMIT at_most
-            ) o
-            WHERE newest IS NOT NULL AND o.appended_at < clock_timestamp() - interval '1 hour';
-        DELETE FROM {schema}.batches b
+        SELECT b.appended_at < clock_timestamp() - interval '1 hour' INTO is_old FROM {schema}.batches b
             WHERE b.stream_id = floor.stream_id AND b.partition = floor.partition
-                AND b.base_offset >= floor.kept_from AND b.base_offset < kept;
+                AND b.base_offset >= floor.kept_from AND b.base_offset < reach
+            ORDER BY b.base_offset LIMIT 1;
+        IF is_old THEN
+            IF spare < reach THEN
+                -- Once for many sweeps: whatever had a thousand behind it has them for ever.
+                spare := coalesce((
+                    SELECT b.base_offset FROM {schema}.batches b
+                    WHERE b.stream_id = floor.stream_id AND b.partition = floor.partition
+                    ORDER BY b.base_offset DESC OFFSET 1024 LIMIT 1), spare);
+            END IF;
+            SELECT count(*), max(o.base_offset + greatest(o.count, 1)), max(o.batch_id::text)::uuid
+                INTO deleted, kept, gone FROM (
+                    SELECT b.base_offset, b.count, b.batch_id, b.appended_at FROM {schema}.batches b
+                    WHERE b.stream_id = floor.stream_id AND b.partition = floor.partition
+                        AND b.base_offset >= floor.kept_from AND b.base_offset < least(spare, reach)
+                    ORDER BY b.base_offset LIMIT at_most
+                ) o
+                WHERE o.appended_at < clock_timestamp() - interval '1 hour';
+            DELETE FROM {schema}.batches b
+                WHERE b.stream_id = floor.stream_id AND b.partition = floor.partition
+                    AND b.base_offset >= floor.kept_from AND b.base_offset < kept;
+        END IF;
         IF last IS NOT NULL OR kept IS NOT NULL THEN
             INSERT INTO {schema}.floors
                 VALUES (floor.stream_id, floor.partition, floor.generation + 1, floor.start_offset,
-                    coalesce(last, floor.emptied_below), coalesce(kept, floor.kept_from),
-                    greatest(floor.forgotten, gone), floor.oldest);
+                    reach, coalesce(kept, floor.kept_from), greatest(floor.forgotten, gone),
+                    floor.oldest, spare);
         END IF;
         RETURN emptied = at_most OR deleted = at_most;
     END
