@@ -36,16 +36,19 @@ pub(crate) struct Bench {
     rounds: usize,
     filter: Option<String>,
     json: Vec<String>,
+    /// Where it goes with each figure, so that whoever stops the run has what was measured.
+    path: Option<String>,
 }
 
 impl Bench {
-    pub(crate) fn new(quick: bool, filter: Option<String>) -> Self {
+    pub(crate) fn new(quick: bool, filter: Option<String>, path: Option<String>) -> Self {
         Self {
             quick,
             window: Duration::from_millis(if quick { 50 } else { 400 }),
             rounds: if quick { 1 } else { 7 },
             filter,
             json: Vec::new(),
+            path,
         }
     }
 
@@ -129,7 +132,7 @@ impl Bench {
             limits,
         };
         row.print();
-        self.json.push(row.json());
+        self.add(&row);
     }
 
     /// Keeps what was printed in another way.
@@ -139,12 +142,15 @@ impl Bench {
             own,
             limits: Vec::new(),
         };
-        self.json.push(row.json());
+        self.add(&row);
     }
 
-    /// Everything that was measured.
-    pub(crate) fn json(&self) -> String {
-        format!("[\n{}\n]\n", self.json.join(",\n"))
+    fn add(&mut self, row: &Row) {
+        self.json.push(row.json());
+        if let Some(path) = &self.path {
+            let all = format!("[\n{}\n]\n", self.json.join(",\n"));
+            std::fs::write(path, all).expect("a writable file for --json");
+        }
     }
 }
 

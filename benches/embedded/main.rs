@@ -59,7 +59,7 @@ fn main() {
         support::put_files_into(dir.into());
     }
     describe_machine();
-    let mut bench = Bench::new(args.is_quick, args.filter);
+    let mut bench = Bench::new(args.is_quick, args.filter, args.json);
     table::print_head("runtime");
     redb::measure(&mut bench);
     ways::measure(&mut bench);
@@ -67,7 +67,4 @@ fn main() {
     delivery::measure(&mut bench);
     latency::measure(&mut bench);
     growth::measure(&mut bench);
-    if let Some(path) = args.json {
-        std::fs::write(path, bench.json()).expect("a writable file for --json");
-    }
 }

@@ -88,7 +88,7 @@ fn main() {
     describe_machine();
     let server = Server::start();
     println!("{}", server.version());
-    let mut bench = Bench::new(args.is_quick, args.filter);
+    let mut bench = Bench::new(args.is_quick, args.filter, args.json);
     table::print_head("through");
     for link in Link::ALL {
         produce::measure(&mut bench, &server, link);
@@ -104,7 +104,4 @@ fn main() {
     idle::measure(&mut bench, &server);
     pinned::measure(&mut bench, &server);
     growth::measure(&mut bench, &server);
-    if let Some(path) = args.json {
-        std::fs::write(path, bench.json()).expect("a writable file for --json");
-    }
 }

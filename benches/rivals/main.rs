@@ -93,7 +93,7 @@ fn main() {
     }
     describe_machine();
     let server = Server::start();
-    let mut bench = Bench::new(args.is_quick, args.filter);
+    let mut bench = Bench::new(args.is_quick, args.filter, args.json);
     let mut ours = Ours::on_postgres(&server);
     let mut rivals = rivals(&server);
     println!("beside flowstream on {}:", server.version());
@@ -104,9 +104,6 @@ fn main() {
     produce(&mut bench, &mut ours, &mut rivals);
     consume(&mut bench, &mut ours, &mut rivals);
     delivery(&mut bench, &mut ours, &mut rivals);
-    if let Some(path) = args.json {
-        std::fs::write(path, bench.json()).expect("a writable file for --json");
-    }
 }
 
 /// Those that are installed.

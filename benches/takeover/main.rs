@@ -61,7 +61,7 @@ fn main() {
     if args.is_test {
         return;
     }
-    let mut bench = Bench::new(args.is_quick, args.filter);
+    let mut bench = Bench::new(args.is_quick, args.filter, args.json);
     let server = Cluster::start_with(&[("max_connections", "1000")]);
     takeovers(&mut bench, &server);
     if bench.wants("connections") {
@@ -75,9 +75,6 @@ fn main() {
     }
     if bench.wants("storm") {
         print_storm(&bench, &server);
-    }
-    if let Some(path) = args.json {
-        std::fs::write(path, bench.json()).expect("a writable file for --json");
     }
 }
 
