@@ -7,8 +7,10 @@ use std::sync::OnceLock;
 use flowstream::{Flowstream, Message};
 use futures::StreamExt;
 use postgres_support::Cluster;
+use support::Random;
 
 mod postgres_support;
+mod support;
 
 fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
@@ -35,16 +37,9 @@ fn lines(count: u32) -> Vec<Message> {
 
 /// Nothing that a server can compress.
 fn noise(count: u32) -> Vec<Message> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as u8
-    };
-    (0..count)
-        .map(|_| Message::new((0..100).map(|_| next()).collect::<Vec<u8>>()))
-        .collect()
+    let mut random = Random::new(0);
+    let mut message = || Message::new((0..100).map(|_| random.next() as u8).collect::<Vec<u8>>());
+    (0..count).map(|_| message()).collect()
 }
 
 async fn append(flow: &Flowstream, batches: &[Vec<Message>]) {

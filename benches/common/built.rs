@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flowstream::Message;
-use flowstream::storage::{Append, Id, Name, Partition, RecordsBuilder, Row, Storage};
+use flowstream::storage::{Append, Id, Name, Partition, Records, RecordsBuilder, Row, Storage};
 use tokio::runtime::Runtime;
 
 use super::support::run;
@@ -40,19 +40,24 @@ impl Built {
             let began = Instant::now();
             let mut sent = 0;
             while began.elapsed() < window {
-                let append = Append {
-                    id: Id::random(),
-                    after: None,
-                    rows: vec![Row {
-                        partition: partition.clone(),
-                        records: records.clone(),
-                    }],
-                    commits: vec![],
-                };
+                let append = append_of(&partition, records.clone());
                 storage.append(Arc::new(append)).await.expect("an append");
                 sent += batch;
             }
             sent as f64 / began.elapsed().as_secs_f64()
         })
+    }
+}
+
+/// An append of one batch, on its own.
+pub(crate) fn append_of(partition: &Partition, records: Records) -> Append {
+    Append {
+        id: Id::random(),
+        after: None,
+        rows: vec![Row {
+            partition: partition.clone(),
+            records,
+        }],
+        commits: vec![],
     }
 }

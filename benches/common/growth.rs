@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use flowstream::Ranges;
 use flowstream::storage::{
-    Append, Claim, Group, Id, Lease, Name, Partition, Read, RecordsBuilder, Row, Start, Storage,
+    Claim, Group, Id, Lease, Name, Partition, Read, RecordsBuilder, Start, Storage,
 };
 use futures::{StreamExt, stream};
 use tokio::runtime::Runtime;
 
+use super::built::append_of;
 use super::harness::Bench;
 use super::support::{message, run};
 use super::table::{Bar, Beside, Figure, Samples, Unit};
@@ -183,15 +184,7 @@ fn rate(count: usize, took: Duration) -> f64 {
 pub(crate) async fn append(storage: &dyn Storage, partition: &Partition, messages: usize) {
     let messages: Vec<_> = (0..messages).map(|_| message()).collect();
     let builder: RecordsBuilder = messages.iter().collect();
-    let append = Append {
-        after: None,
-        id: Id::random(),
-        rows: vec![Row {
-            partition: partition.clone(),
-            records: builder.build().expect("a batch"),
-        }],
-        commits: vec![],
-    };
+    let append = append_of(partition, builder.build().expect("a batch"));
     let written = storage.append(Arc::new(append)).await;
     written.expect("an append");
 }

@@ -1,4 +1,4 @@
--- What the limits write. Bodies are stored as the storage stores them: never compressed.
+-- What the limits write. Bodies stand as they are: never compressed.
 CREATE TABLE blobs (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body bytea NOT NULL);
 CREATE TABLE forwarded (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body bytea NOT NULL);
 CREATE TABLE rows (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body bytea NOT NULL);

@@ -105,12 +105,17 @@ impl Way {
         }
     }
 
-    fn rows(self, batch: usize) -> Rows {
-        let count = match self {
+    /// How many rows a batch is.
+    fn count(self, batch: usize) -> usize {
+        match self {
             Self::TenRows => batch.min(10),
             Self::Inline => batch.div_ceil(MESSAGES_OF_A_PAGE),
             _ => 1,
-        };
+        }
+    }
+
+    fn rows(self, batch: usize) -> Rows {
+        let count = self.count(batch);
         let part = batch.div_ceil(count);
         let ends = (1..=part).flat_map(|at| ((at * SIZE) as u32).to_le_bytes());
         let bodies = match self {
@@ -177,7 +182,7 @@ pub(crate) fn measure(bench: &mut Bench, server: &Server, link: Link) {
         let mut contenders: Vec<Contender<'_>> = Vec::new();
         for way in Way::ALL {
             let is_missing = !has_lz4 && matches!(way, Way::Lz4 | Way::Lz4Noise | Way::WalLz4);
-            let is_one = way.rows(batch).count == 1 && matches!(way, Way::TenRows | Way::Inline);
+            let is_one = way.count(batch) == 1 && matches!(way, Way::TenRows | Way::Inline);
             if is_missing || is_one {
                 continue;
             }
@@ -247,31 +252,35 @@ async fn append(connection: &mut PgConnection, way: Way, rows: &Rows) {
     let part = rows.part as i32;
     let bodies: &[u8] = &rows.bodies;
     let messages = || bodies.chunks(SIZE).collect::<Vec<_>>();
+    // Locks the partition, and says where its log ends.
+    let place = |table: &str| {
+        format!(
+            "(SELECT FROM partitions WHERE stream = $1 AND partition = 0 FOR NO KEY UPDATE) p
+             LEFT JOIN LATERAL (
+                SELECT base_offset + count AS next FROM {table} WHERE stream = $1 AND partition = 0
+                ORDER BY base_offset DESC LIMIT 1
+             ) last ON true"
+        )
+    };
     let one = || {
         format!(
             "INSERT INTO {0} (stream, partition, base_offset, count, batch_id, ends, bodies)
              SELECT $1, 0, coalesce(last.next, 0), $2, $3, $4, $5
-             FROM (SELECT FROM partitions WHERE stream = $1 AND partition = 0 FOR NO KEY UPDATE) p
-             LEFT JOIN LATERAL (
-                SELECT base_offset + count AS next FROM {0} WHERE stream = $1 AND partition = 0
-                ORDER BY base_offset DESC LIMIT 1
-             ) last ON true
+             FROM {1}
              ON CONFLICT (batch_id, stream, partition) DO NOTHING RETURNING base_offset",
-            way.table()
+            way.table(),
+            place(way.table()),
         )
     };
     let several = || {
         format!(
             "INSERT INTO {0} (stream, partition, base_offset, count, batch_id, ends, bodies)
              SELECT $1, 0, coalesce(last.next, 0) + (r.n - 1) * $2, $2, r.id, $4, r.bodies
-             FROM (SELECT FROM partitions WHERE stream = $1 AND partition = 0 FOR NO KEY UPDATE) p
-             LEFT JOIN LATERAL (
-                SELECT base_offset + count AS next FROM {0} WHERE stream = $1 AND partition = 0
-                ORDER BY base_offset DESC LIMIT 1
-             ) last ON true
+             FROM {1}
              CROSS JOIN unnest($3::uuid[], $5::bytea[]) WITH ORDINALITY r (id, bodies, n)
              ON CONFLICT (batch_id, stream, partition) DO NOTHING RETURNING base_offset",
-            way.table()
+            way.table(),
+            place(way.table()),
         )
     };
     let query = match way {
