@@ -19,20 +19,6 @@ use crate::clock::Clock;
 use crate::error::{ErrorKind, Result};
 use crate::flow::Flowstream;
 
-/// Goes behind the tasks that are ready. `yield_now` would also have the runtime look for I/O first,
-/// a system call that takes longer than a commit in memory.
-async fn step_back() {
-    let mut is_behind = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut is_behind, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
-}
-
 /// How long an `ack` may wait for company.
 const LINGER: Duration = Duration::from_millis(50);
 
@@ -260,6 +246,20 @@ impl Drop for Waiting<'_> {
             round.complete(Err(self.session.end_error()));
         }
     }
+}
+
+/// Goes behind the tasks that are ready. `yield_now` would also have the runtime look for I/O first,
+/// a system call that takes longer than a commit in memory.
+async fn step_back() {
+    let mut is_behind = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut is_behind, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 async fn fired(timer: &mut Timer) {
