@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::columns::{Columns, Reader, encode_ranges, not_understood};
 use super::connect::Connections;
-use super::core::Core;
+use super::core::{Core, Statement};
 use super::gate::Pass;
 use super::tell::tell;
 use super::value::Value;
@@ -151,28 +151,9 @@ impl Core {
             Value::Bytes(columns.attribute_ends()),
             Value::Bytes(columns.attributes()),
         ];
-        if append.commits.is_empty() && append.after.is_none() && self.may_be_alone() {
-            let values = [
-                id,
-                stream,
-                partition,
-                count,
-                ends,
-                bodies,
-                attribute_ends,
-                attributes,
-            ];
-            let sql = &self.sql.append_alone;
-            let rows = self.run(&self.pool, sql, &values).await?;
-            if !rows.is_empty() {
-                return rows.iter().map(Place::read).collect();
-            }
-            self.alone.was_not();
-        }
         if append.commits.is_empty() {
             let values = [
                 id,
-                after,
                 stream,
                 partition,
                 count,
@@ -180,11 +161,19 @@ impl Core {
                 bodies,
                 attribute_ends,
                 attributes,
+                after,
             ];
-            let sql = &self.sql.append_plain;
-            let rows = self.run(&self.pool, sql, &values).await?;
-            if !rows.is_empty() {
-                return rows.iter().map(Place::read).collect();
+            if append.after.is_none() && self.may_be_alone() {
+                let without_after = &values[..values.len() - 1];
+                let places = self.places(&self.sql.append_alone, without_after).await?;
+                if !places.is_empty() {
+                    return Ok(places);
+                }
+                self.alone.was_not();
+            }
+            let places = self.places(&self.sql.append_plain, &values).await?;
+            if !places.is_empty() {
+                return Ok(places);
             }
         }
         let commits = Commits::of(&append.commits);
@@ -206,7 +195,12 @@ impl Core {
             attribute_ends,
             attributes,
         ];
-        let rows = self.run(&self.pool, &self.sql.append_one, &values).await?;
+        self.places(&self.sql.append_one, &values).await
+    }
+
+    /// What a statement that appends says, a row each.
+    async fn places(&self, sql: &Statement, values: &[Value<'_>]) -> Result<Vec<Place>> {
+        let rows = self.run(&self.pool, sql, values).await?;
         rows.iter().map(Place::read).collect()
     }
 

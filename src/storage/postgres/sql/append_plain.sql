@@ -4,8 +4,8 @@ INSERT INTO {schema}.batches (
     stream_id, partition, base_offset, count, appended_at, batch_id,
     ends, bodies, attribute_ends, attributes
 )
-SELECT p.stream_id, $4, p.base_offset, $5, p.appended_at, $1, $6, $7, $8, $9
-FROM {schema}.next_place($1, $2, $3, $4) p
+SELECT p.stream_id, $3, p.base_offset, $4, p.appended_at, $1, $5, $6, $7, $8
+FROM {schema}.next_place($1, $9, $2, $3) p
 WHERE p.base_offset IS NOT NULL
 RETURNING 'new', 1, base_offset,
     -- As in a read.
