@@ -1,12 +1,10 @@
 //! Appending, and finding out about appends.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use uuid::Uuid;
 
 use super::columns::{Columns, Reader, encode_ranges, not_understood};
-use super::connect::Connections;
 use super::core::{Core, Statement};
 use super::gate::Pass;
 use super::tell::tell;
@@ -100,27 +98,6 @@ pub(super) fn columns(append: &Append) -> Vec<Columns> {
     rows.map(|row| Columns::of(&row.records)).collect()
 }
 
-/// Whether an append is likely to find nobody in its way. One that does goes twice, so after it some
-/// do not try.
-#[derive(Debug, Default)]
-pub(super) struct Alone {
-    detours: AtomicU32,
-}
-
-impl Alone {
-    const DETOURS: u32 = 16;
-
-    fn is_likely(&self) -> bool {
-        let one_less = |detours: u32| detours.checked_sub(1);
-        let order = Ordering::Relaxed;
-        self.detours.fetch_update(order, order, one_less).is_err()
-    }
-
-    fn was_not(&self) {
-        self.detours.store(Self::DETOURS, Ordering::Relaxed);
-    }
-}
-
 impl Core {
     pub(super) async fn append(self: &Arc<Self>, append: &Append, pass: &Pass) -> Result<Appended> {
         let places = match &*append.rows {
@@ -163,13 +140,13 @@ impl Core {
                 attributes,
                 after,
             ];
-            if append.after.is_none() && self.may_be_alone() {
+            if append.after.is_none() && self.may_be_alone(&self.pool, &self.appends_alone) {
                 let without_after = &values[..values.len() - 1];
                 let places = self.places(&self.sql.append_alone, without_after).await?;
                 if !places.is_empty() {
                     return Ok(places);
                 }
-                self.alone.was_not();
+                self.appends_alone.was_not();
             }
             let places = self.places(&self.sql.append_plain, &values).await?;
             if !places.is_empty() {
@@ -202,11 +179,6 @@ impl Core {
     async fn places(&self, sql: &Statement, values: &[Value<'_>]) -> Result<Vec<Place>> {
         let rows = self.run(&self.pool, sql, values).await?;
         rows.iter().map(Place::read).collect()
-    }
-
-    /// Only in a session of ours, which was told at its beginning what the functions say themselves.
-    fn may_be_alone(&self) -> bool {
-        self.is_direct && matches!(self.pool, Connections::Ours(_)) && self.alone.is_likely()
     }
 
     async fn append_many(&self, append: &Append) -> Result<Vec<Place>> {

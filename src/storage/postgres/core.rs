@@ -7,7 +7,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Connection, Row};
 
-use super::append::Alone;
+use super::alone::Alone;
 use super::cancel;
 use super::connect::{Connections, within};
 use super::end::to_the_end;
@@ -43,7 +43,8 @@ pub(crate) struct Core {
     pub(super) deadline: Duration,
     pub(super) gate: Gate,
     pub(super) sql: Sql,
-    pub(super) alone: Alone,
+    pub(super) appends_alone: Alone,
+    pub(super) commits_alone: Alone,
     pub(super) teller: Teller,
     pub(super) listening: Listening,
     pub(super) sightings: Arc<Sightings>,
@@ -70,6 +71,7 @@ pub(super) struct Sql {
     pub(super) create_stream: Statement,
     pub(super) create_group: Statement,
     pub(super) claim: Statement,
+    pub(super) commit_alone: Statement,
     pub(super) commit: Statement,
     pub(super) release: Statement,
     pub(super) groups: Statement,
@@ -129,6 +131,7 @@ impl Sql {
                 "SELECT current_setting('transaction_isolation') = 'read committed', c.* \
                  FROM {schema}.claim($1, $2, $3, $4, $5, $6, $7) c",
             ),
+            commit_alone: write(include_str!("sql/commit_alone.sql")),
             commit: write(
                 r#"SELECT "position", acked FROM {schema}.commit($1, $2, $3, $4, $5, $6, $7, $8)
                    WHERE "position" IS NOT NULL"#,

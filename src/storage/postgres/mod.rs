@@ -19,7 +19,7 @@ use super::{
 };
 use crate::clock::SystemClock;
 use crate::error::{Error, Result};
-use append::Alone;
+use alone::Alone;
 use connect::Connections;
 use error::{Fail, Server};
 use follow::Users;
@@ -33,6 +33,7 @@ use tell::Teller;
 use user::Here;
 pub(crate) use user::Outcome;
 
+mod alone;
 mod append;
 mod cancel;
 pub(crate) mod columns;
@@ -171,7 +172,8 @@ impl PostgresStorage {
             deadline: options.deadline(),
             gate: Gate::default(),
             sql: Sql::new(options, teller.tag()),
-            alone: Alone::default(),
+            appends_alone: Alone::default(),
+            commits_alone: Alone::default(),
             teller,
             listening,
             sightings,

@@ -1,0 +1,44 @@
+-- A commit where nobody is in its way, for less than what functions cost the server: one snapshot, of
+-- which everything here is a look. Else nothing, and the function goes.
+--
+-- Whoever wrote for the group since the snapshot has taken the generation: a conflict. Whoever claimed
+-- or released the lease since, or deleted generations, has updated the row that is locked, and it is
+-- looked at again. Attempts, acks of transactions, and the generations of which one in 1,024 deletes
+-- the others are for the function; so is what begin_write would set.
+INSERT INTO {schema}.positions (group_id, generation, position, acked)
+SELECT l.group_id, last.generation + 1, next.position,
+    next.done - int8multirange(int8range(0, next.position))
+FROM (
+    SELECT l.group_id
+    FROM {schema}.streams s
+    JOIN {schema}.leases l ON l.stream_id = s.stream_id AND l.partition = $2 AND l.name = $3
+    WHERE s.name = $1 AND l.owner = $4 AND l.epoch = $5
+        AND l.incarnation = (SELECT {schema}.incarnation())
+        AND l.trimmed_below = (
+            SELECT l.trimmed_below FROM {schema}.streams s
+            JOIN {schema}.leases l ON l.stream_id = s.stream_id AND l.partition = $2 AND l.name = $3
+            WHERE s.name = $1
+        )
+    FOR NO KEY UPDATE OF l SKIP LOCKED
+) l
+CROSS JOIN LATERAL (
+    SELECT p.* FROM {schema}.positions p
+    WHERE p.group_id = l.group_id ORDER BY p.generation DESC LIMIT 1
+) last
+CROSS JOIN LATERAL (
+    SELECT u.done, lower(int8multirange(int8range(0, NULL)) - u.done) AS position
+    FROM (
+        SELECT last.acked + $6::int8multirange + int8multirange(int8range(0, last.position)) AS done
+        -- Fenced off, or it would be counted anew wherever it is used.
+        OFFSET 0
+    ) u
+    OFFSET 0
+) next
+WHERE current_setting('synchronous_commit') <> 'off'
+    AND last.attempted = '{}'
+    AND (last.generation + 1) % 1024 <> 0
+    AND NOT EXISTS (
+        SELECT FROM {schema}.acks a WHERE a.group_id = l.group_id AND a."offset" >= last.position
+    )
+ON CONFLICT DO NOTHING
+RETURNING position, acked::text
