@@ -122,6 +122,7 @@ mod ranges;
 mod retry;
 pub mod storage;
 mod tail;
+mod task;
 mod watch;
 
 pub use appender::AppendedRow;
