@@ -12,33 +12,39 @@ impl Ranges {
         Self(Vec::new())
     }
 
-    /// Adds the offsets of `range`. Adding at the end is cheap; elsewhere it costs a binary search,
-    /// and a move of the ranges behind.
-    pub fn insert(&mut self, range: Range<u64>) {
+    /// Adds the offsets of `range`; returns whether any of them was not in the set. Adding at the end is
+    /// cheap; elsewhere it costs a binary search, and a move of the ranges behind.
+    pub fn insert(&mut self, range: Range<u64>) -> bool {
         if range.is_empty() {
-            return;
+            return false;
         }
         match self.0.last_mut() {
             Some(last) if last.end == range.start => {
                 last.end = range.end;
-                return;
+                return true;
             }
             Some(last) if last.end > range.start => {}
             _ => {
                 self.0.push(range);
-                return;
+                return true;
             }
         }
-        // Those from `first` up to `after` overlap or touch the new one.
-        let first = self.0.partition_point(|r| r.end < range.start);
+        // Those from `first` up to `after` overlap or touch the new one: few, so one search will do.
         let after = self.0.partition_point(|r| r.start <= range.end);
-        if first == after {
+        let touching = self.0[..after].iter().rev();
+        let first = after - touching.take_while(|r| r.end >= range.start).count();
+        let Some(merged) = self.0[..after].get_mut(first) else {
             self.0.insert(first, range);
-        } else {
-            let merged = self.0[first].start.min(range.start)..self.0[after - 1].end.max(range.end);
-            self.0[first] = merged;
+            return true;
+        };
+        let is_new = merged.start > range.start || merged.end < range.end;
+        merged.start = merged.start.min(range.start);
+        merged.end = merged.end.max(range.end);
+        if after - first > 1 {
+            self.0[first].end = self.0[after - 1].end.max(range.end);
             self.0.drain(first + 1..after);
         }
+        is_new
     }
 
     /// Adds all offsets of `other`.
@@ -150,24 +156,25 @@ impl Progress {
         offset < self.position || self.acked.contains(offset)
     }
 
-    /// Adds what is done; the position moves up as far as there is no gap. It never goes back.
-    pub fn insert(&mut self, done: Range<u64>) {
-        if done.end <= self.position {
-            return;
+    /// Adds what is done; the position moves up as far as there is no gap. It never goes back. Returns
+    /// whether any of it was not done.
+    pub fn insert(&mut self, done: Range<u64>) -> bool {
+        if done.is_empty() || done.end <= self.position {
+            return false;
         }
         // The common case: the next one, with nothing beyond.
         if done.start <= self.position && self.acked.is_empty() {
             self.position = done.end;
-            return;
+            return true;
         }
-        self.acked.insert(done.start.max(self.position)..done.end);
-        let Some(first) = self.acked.0.first() else {
-            return;
-        };
-        if first.start <= self.position {
+        let is_new = self.acked.insert(done.start.max(self.position)..done.end);
+        if let Some(first) = self.acked.0.first()
+            && first.start <= self.position
+        {
             self.position = first.end;
             self.acked.0.remove(0);
         }
+        is_new
     }
 
     /// Adds all of `done`: the union of both. Merging twice changes nothing.
@@ -206,8 +213,10 @@ mod tests {
             let mut model = BTreeSet::new();
             for (add, range) in ops {
                 if add {
-                    ranges.insert(range.clone());
+                    let before = model.len();
+                    let is_new = ranges.insert(range.clone());
                     model.extend(range);
+                    prop_assert_eq!(is_new, model.len() > before);
                 } else {
                     ranges.remove(range.clone());
                     model.retain(|offset| !range.contains(offset));
@@ -229,9 +238,10 @@ mod tests {
             let mut progress = Progress::at(start);
             let mut model: BTreeSet<u64> = (0..start).collect();
             for range in ops {
-                let before = progress.position();
-                progress.merge(&Ranges::from(range.clone()));
+                let (before, known) = (progress.position(), model.len());
+                let is_new = progress.insert(range.clone());
                 model.extend(range);
+                prop_assert_eq!(is_new, model.len() > known);
                 let position = (0..).find(|offset| !model.contains(offset)).unwrap();
                 prop_assert_eq!(progress.position(), position);
                 prop_assert!(progress.position() >= before);

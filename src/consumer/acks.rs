@@ -107,18 +107,16 @@ impl Acks {
 
     /// A verdict, still to be written.
     pub(super) fn done(&mut self, offsets: Range<u64>) {
-        // What is done already is written, or pending.
+        if offsets.end.saturating_sub(offsets.start) == 1 {
+            // What is done already is written, or pending.
+            if self.written(offsets.clone()) {
+                self.pending.insert(offsets);
+            }
+            return;
+        }
         let new = offsets.start.max(self.progress.position())..offsets.end;
-        let acked = self.progress.acked();
-        if acked.is_empty() {
-            self.pending.insert(new);
-        } else if new.end - new.start.min(new.end) > 1 {
-            acked
-                .gaps(new)
-                .into_iter()
-                .for_each(|gap| self.pending.insert(gap));
-        } else if !acked.contains(new.start) {
-            self.pending.insert(new);
+        for gap in self.progress.acked().gaps(new) {
+            self.pending.insert(gap);
         }
         self.written(offsets);
     }
@@ -164,14 +162,14 @@ impl Acks {
         !self.progress.is_done(offset)
     }
 
-    /// A verdict that is durable already.
-    pub(super) fn written(&mut self, offsets: Range<u64>) {
+    /// A verdict that is durable already. Whether any of it is new.
+    pub(super) fn written(&mut self, offsets: Range<u64>) -> bool {
         if !self.dropped.is_empty() {
             self.dropped.remove(offsets.clone());
         }
         self.retries.done(offsets.clone());
         self.trusts.done(offsets.clone());
-        self.progress.insert(offsets);
+        self.progress.insert(offsets)
     }
 
     /// What is durable, as the storage says.
