@@ -134,57 +134,74 @@ pub(crate) fn idle(figures: &Figures) -> Option<Sheet> {
 }
 
 /// What is measured under a pinned snapshot, and its name.
-const WORKS: [(&str, &str); 4] = [
+const BUILT: [(&str, &str); 5] = [
     ("appends, ", "append"),
-    ("appends by UPDATE heads, ", "append by UPDATE (not taken)"),
     ("commits, ", "commit"),
-    ("commits by UPDATE groups, ", "commit by UPDATE (not taken)"),
+    ("outbox moves, ", "outbox move"),
+    ("acks folded, ", "ack of a transaction"),
+    ("trims, ", "trim"),
+];
+const NOT_TAKEN: [(&str, &str); 2] = [
+    ("appends by UPDATE heads, ", "append by UPDATE"),
+    ("commits by UPDATE groups, ", "commit by UPDATE"),
 ];
 
 pub(crate) fn pinned(figures: &Figures) -> Option<Sheet> {
-    let works = WORKS.map(|(work, name)| {
-        let found = figures.after("pinned: ", "socket");
-        let points = found.filter_map(|(rest, it)| {
-            let (_, to) = rest.strip_prefix(work)?.split_once(" to ")?;
-            let ratios = it.own.ratios(&it.limits.first()?.1);
-            Some(Point {
-                x: number(to)? / 1e3,
-                y: ratios.median(),
-                spread: [ratios.at(0.25), ratios.at(0.75)],
-            })
-        });
-        Series {
-            name: name.to_owned(),
-            points: points.collect(),
-        }
-    });
-    let last = works.iter().flat_map(|one| &one.points);
-    let last = last.map(|point| point.x).fold(0.0, f64::max);
-    if last == 0.0 {
+    let parts = [
+        ("", Vec::from(BUILT.map(|work| of_work(figures, work)))),
+        (
+            "ways not taken: a row that is updated",
+            Vec::from(NOT_TAKEN.map(|work| of_work(figures, work))),
+        ),
+    ];
+    let has_points = |series: &[Series]| series.iter().any(|one| !one.points.is_empty());
+    if !parts.iter().any(|(_, series)| has_points(series)) {
         return None;
     }
     let mut sheet = Sheet::new(
         760.0,
-        470.0,
+        750.0,
         "PostgreSQL: while another session keeps a snapshot open",
         "rate as a share of that without a snapshot; medians of pairs that take turns, middle half of them",
     );
-    let names: Vec<_> = works.iter().map(|one| one.name.as_str()).collect();
-    legend(&mut sheet, [30.0, 78.0], &names);
-    let mut x = Axis::linear("thousand operations since the snapshot was taken", last);
-    x.high = last * 1.03;
-    x.ticks.retain(|(value, _)| *value <= last);
-    let mut y = Axis::linear("share of the rate without a snapshot", 1.2);
-    y.high = 1.4;
-    let graph = Graph {
-        at: [80.0, 110.0],
-        size: [650.0, 300.0],
-        title: "",
-        x,
-        y,
-        band: Some([0.9, 1.1]),
-        labels: Labels::None,
-    };
-    graph.draw(&mut sheet, &works);
+    for (index, (title, series)) in parts.into_iter().enumerate() {
+        let top = 78.0 + 360.0 * index as f64;
+        let names: Vec<_> = series.iter().map(|one| one.name.as_str()).collect();
+        legend(&mut sheet, [30.0, top], &names);
+        let last = series.iter().flat_map(|one| &one.points);
+        let last = last.map(|point| point.x).fold(1.0, f64::max);
+        let mut x = Axis::linear("thousand operations since the snapshot was taken", last);
+        x.high = last * 1.03;
+        x.ticks.retain(|(value, _)| *value <= last);
+        let mut y = Axis::linear("share of the rate without a snapshot", 1.2);
+        y.high = 1.4;
+        let graph = Graph {
+            at: [80.0, top + 42.0],
+            size: [650.0, 220.0],
+            title,
+            x,
+            y,
+            band: Some([0.9, 1.1]),
+            labels: Labels::None,
+        };
+        graph.draw(&mut sheet, &series);
+    }
     Some(sheet)
+}
+
+fn of_work(figures: &Figures, (work, name): (&str, &str)) -> Series {
+    let found = figures.after("pinned: ", "socket");
+    let points = found.filter_map(|(rest, it)| {
+        let (_, to) = rest.strip_prefix(work)?.split_once(" to ")?;
+        let ratios = it.own.ratios(&it.limits.first()?.1);
+        Some(Point {
+            x: number(to)? / 1e3,
+            y: ratios.median(),
+            spread: [ratios.at(0.25), ratios.at(0.75)],
+        })
+    });
+    Series {
+        name: name.to_owned(),
+        points: points.collect(),
+    }
 }

@@ -19,6 +19,8 @@ enum Commits {
     EachBatch,
     /// Of each message, 64 at a time.
     Each,
+    /// Never waits for one.
+    Acks,
 }
 
 pub(crate) fn measure(bench: &mut Bench, server: &Server, link: Link) {
@@ -36,6 +38,7 @@ pub(crate) fn measure(bench: &mut Bench, server: &Server, link: Link) {
         "drain, commit each (64 at a time)",
         Commits::Each,
     );
+    drain(bench, server, link, "drain, ack", Commits::Acks);
 }
 
 fn drain(bench: &mut Bench, server: &Server, link: Link, name: &str, commits: Commits) {
@@ -45,6 +48,7 @@ fn drain(bench: &mut Bench, server: &Server, link: Link, name: &str, commits: Co
     let (batches, step, limit, bar) = match commits {
         Commits::EachBatch => (400, BATCH, "blobs, the same commits", Some(0.7)),
         Commits::Each => (40, 64, "blobs, commit each 64", None),
+        Commits::Acks => (400, usize::MAX, "blobs", Some(0.9)),
     };
     let batches = bench.count(batches);
     let opened = Opened::new(server, link);
@@ -99,6 +103,12 @@ fn draining(opened: &Opened<'_>, group: String, count: usize, commits: Commits) 
                     if at % BATCH == 0 {
                         delivery.commit_through().await.expect("a commit");
                     }
+                }
+            }
+            Commits::Acks => {
+                for _ in 0..count {
+                    let delivery = consumer.try_next().await.expect("a delivery");
+                    delivery.expect("a consumer that was not shut down").ack();
                 }
             }
             Commits::Each => {
