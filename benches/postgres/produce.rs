@@ -119,7 +119,9 @@ pub(crate) async fn flush_for(
     [batch, size]: [usize; 2],
     window: Duration,
 ) -> usize {
-    let mut producer = flow.producer(stream).await.expect("a producer");
+    // What is filled leaves with the flush, and not a part of it before.
+    let producer = flow.producer(stream).batch_bytes(16 << 20);
+    let mut producer = producer.await.expect("a producer");
     let began = Instant::now();
     let mut sent = 0;
     while began.elapsed() < window {
