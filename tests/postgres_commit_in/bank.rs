@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flowstream::postgres::sqlx::postgres::PgTransaction;
 use flowstream::postgres::sqlx::{self, PgPool, Row};
@@ -158,8 +158,14 @@ async fn works(bank: Arc<Bank>, flow: Flowstream) {
     work.await.expect("no error");
 }
 
-/// Takes leases away while transactions are open, and gives them back at once; each not before
-/// something was done since the last time.
+/// So many transfers are done between two thefts of a lease: each throws away what is under way, and
+/// the slower the machine, the less would be done in between.
+const BETWEEN: u64 = 8;
+
+/// Or none for so long: the last ones may all have been let go of, and come again with the next owner.
+const STILL: Duration = Duration::from_secs(2);
+
+/// Takes leases away while transactions are open, and gives them back at once.
 async fn thief(bank: Arc<Bank>, storage: Arc<PostgresStorage>, over: Arc<AtomicBool>) {
     let stream = Name::new("transfers").unwrap();
     let groups = (0..PARTITIONS).map(|index| Group {
@@ -170,16 +176,17 @@ async fn thief(bank: Arc<Bank>, storage: Arc<PostgresStorage>, over: Arc<AtomicB
         name: Name::new("bank").unwrap(),
     });
     let groups: Vec<Group> = groups.collect();
-    let mut progress = vec![None; groups.len()];
+    let mut last = vec![(0, Instant::now()); groups.len()];
     while !over.load(Ordering::Relaxed) {
         tokio::time::sleep(Duration::from_millis(150)).await;
         let states = storage.observe(&groups).await.expect("a look");
-        for ((group, state), progress) in groups.iter().zip(states).zip(&mut progress) {
+        for ((group, state), (before, at)) in groups.iter().zip(states).zip(&mut last) {
             let Some(state) = state else { continue };
-            if progress.as_ref() == Some(&state.progress) {
+            let done = state.progress.position() + state.progress.acked().count();
+            if done < *before + BETWEEN && at.elapsed() < STILL {
                 continue;
             }
-            *progress = Some(state.progress);
+            (*before, *at) = (done, Instant::now());
             let (group, owner) = (group.clone(), Id::random());
             let over = Some((state.epoch, state.generation));
             let claim = Claim {
