@@ -122,7 +122,6 @@ mod ranges;
 mod retry;
 pub mod storage;
 mod tail;
-mod task;
 mod watch;
 
 pub use appender::AppendedRow;

@@ -11,7 +11,6 @@ use tokio::sync::watch;
 use super::statement::Statement;
 use super::{Shared, Submission};
 use crate::storage::{Id, Partition};
-use crate::task::step_back;
 
 /// Where a statement gets to, for the one that follows it.
 #[derive(Debug)]
@@ -95,10 +94,7 @@ impl Task {
         // In the order in which they began.
         let mut flights: VecDeque<Flight<'_>> = VecDeque::with_capacity(depth);
         loop {
-            let mut unprepared = shared.gather(&mut next);
-            if flights.is_empty() {
-                unprepared = with_company(&shared, &mut next, unprepared).await;
-            }
+            let unprepared = shared.gather(&mut next);
             let blocked = unprepared.is_some();
             if !next.is_empty() || !flights.is_empty() {
                 if let Some(submission) = unprepared {
@@ -149,28 +145,6 @@ impl Task {
         }
         self.rested
     }
-}
-
-/// Single messages come from many tasks that were answered at once, and the first of them has woken this
-/// one: as long as more arrive, it goes behind those that are ready.
-async fn with_company(
-    shared: &Shared,
-    next: &mut Statement,
-    mut unprepared: Option<Submission>,
-) -> Option<Submission> {
-    const TURNS: usize = 16;
-    for _ in 0..TURNS {
-        let before = next.len();
-        if unprepared.is_some() || before == 0 || next.has_batches() {
-            break;
-        }
-        step_back().await;
-        unprepared = shared.gather(next);
-        if next.len() == before {
-            break;
-        }
-    }
-    unprepared
 }
 
 /// Whether a statement may be under way together with those that began before: where each waits for

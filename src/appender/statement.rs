@@ -96,11 +96,6 @@ impl Statement {
         self.entries.is_empty()
     }
 
-    /// How many messages are in it.
-    pub(super) fn len(&self) -> usize {
-        self.messages
-    }
-
     pub(super) fn has_room(&self) -> bool {
         self.bytes < FULL_BYTES && self.messages < FULL_MESSAGES && !self.is_closed
     }

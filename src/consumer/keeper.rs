@@ -4,7 +4,9 @@
 //! Commits that come while a write is under way share the next one. Each write renews the lease;
 //! without one it is renewed only while a message is pending, from half the lease on.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
@@ -16,7 +18,6 @@ use super::session::Session;
 use crate::clock::Clock;
 use crate::error::{ErrorKind, Result};
 use crate::flow::Flowstream;
-use crate::task::step_back;
 
 /// How long an `ack` may wait for company.
 const LINGER: Duration = Duration::from_millis(50);
@@ -245,6 +246,20 @@ impl Drop for Waiting<'_> {
             round.complete(Err(self.session.end_error()));
         }
     }
+}
+
+/// Goes behind the tasks that are ready. `yield_now` would also have the runtime look for I/O first,
+/// a system call that takes longer than a commit in memory.
+async fn step_back() {
+    let mut is_behind = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut is_behind, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 async fn fired(timer: &mut Timer) {
