@@ -102,3 +102,14 @@ pub(crate) fn is_collision<T: std::fmt::Debug>(answer: Result<T, sqlx::Error>) -
     let code = error.as_database_error().and_then(|error| error.code());
     code.as_deref() == Some("40001")
 }
+
+/// Nothing was written: where the level of isolation is stricter, the collision says so.
+pub(crate) fn assert_kept_out<T: std::fmt::Debug + PartialEq>(
+    answer: Result<Option<T>, sqlx::Error>,
+    settings: &str,
+) {
+    match settings {
+        "" => assert_eq!(answer.unwrap(), None),
+        _ => assert!(is_collision(answer)),
+    }
+}
