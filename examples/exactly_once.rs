@@ -97,14 +97,12 @@ async fn work(url: &str, end: u64) -> Result<()> {
         .lease(Duration::from_secs(1))
         .shutdown_on(all_done)
         .await?;
-    let control = consumer.control();
     // The commit of a number rides in its square: one transaction writes both.
     consumer
         .map_ok(Delivery::into_message)
         .map(|message| square(message?))
         .forward(squares.sink_map_err(anyhow::Error::from))
         .await?;
-    control.shutdown().await;
     flow.close().await?;
     Ok(())
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::Result;
 use flowstream::{Consumer, Delivery, Flowstream, GroupState};
 use futures::SinkExt;
-use futures::future::{BoxFuture, FutureExt, Shared};
+use futures::future::{BoxFuture, FutureExt, Shared, try_join_all};
 use tokio_stream::StreamExt;
 
 const STREAM: &str = "measurements";
@@ -71,13 +71,12 @@ async fn in_chunks(flow: &Flowstream, stop: &Stop) -> Result<()> {
     let mut chunks = pin!(consumer.chunks_timeout(150, Duration::from_millis(100)));
     let mut archived = 0;
     while let Some(chunk) = chunks.next().await {
-        let mut chunk: Vec<Delivery> = chunk.into_iter().collect::<flowstream::Result<_>>()?;
+        let chunk: Vec<Delivery> = chunk.into_iter().collect::<flowstream::Result<_>>()?;
         archive(&chunk);
         archived += chunk.len() as u64;
-        // One commit for all; `for delivery in chunk { delivery.ack() }` says it of each.
-        if let Some(last) = chunk.pop() {
-            last.commit_through().await?;
-        }
+        // They become one write, or one a partition. To commit through the last would be enough only
+        // where all are of one partition.
+        try_join_all(chunk.into_iter().map(Delivery::commit)).await?;
         println!("  archived {archived}, {} behind", lag(flow).await?);
         if archived >= MEASUREMENTS {
             // The stream ends with this.

@@ -75,7 +75,8 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
-    /// A clock that stands at zero; its wall clock starts at the Unix epoch plus one day.
+    /// A clock that stands at zero; its wall clock starts at the Unix epoch plus one day, and ends
+    /// with the last time that the machine can tell.
     pub fn new() -> Self {
         Self {
             elapsed: Arc::new(watch::Sender::new(Duration::ZERO)),
@@ -101,7 +102,8 @@ impl Clock for ManualClock {
     }
 
     fn wall(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(86_400) + self.now()
+        let start = SystemTime::UNIX_EPOCH + Duration::from_secs(86_400);
+        saturating_add(start, self.now())
     }
 
     fn sleep_until(&self, deadline: Duration) -> BoxFuture<'static, ()> {
@@ -113,6 +115,20 @@ impl Clock for ManualClock {
             }
         })
     }
+}
+
+/// The time so long after another, or the last one that the machine can tell.
+fn saturating_add(time: SystemTime, duration: Duration) -> SystemTime {
+    if let Some(sum) = time.checked_add(duration) {
+        return sum;
+    }
+    // The standard library does not say which is the last: it is found by halves.
+    let (mut last, mut step) = (time, duration);
+    while !step.is_zero() {
+        last = last.checked_add(step).unwrap_or(last);
+        step /= 2;
+    }
+    last
 }
 
 /// So long from now.
@@ -140,4 +156,30 @@ pub(crate) fn from_micros(micros: i64) -> SystemTime {
         SystemTime::UNIX_EPOCH.checked_add(distance)
     };
     time.unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Its wall clock used to panic once more time had passed than the machine can tell.
+    #[test]
+    fn a_clock_that_went_as_far_as_it_goes_still_tells_the_time() {
+        let clock = ManualClock::new();
+        let start = clock.wall();
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(clock.wall(), start + Duration::from_secs(1));
+        clock.advance(Duration::MAX);
+        let last = clock.wall();
+        assert!(last > start + Duration::from_secs(1));
+        assert_eq!(
+            last.checked_add(Duration::from_nanos(1_000)),
+            None,
+            "it is the last"
+        );
+        clock.advance(Duration::from_secs(1));
+        assert_eq!((clock.now(), clock.wall()), (Duration::MAX, last));
+        // A year that is far away stays one that can be written.
+        assert_eq!(to_micros(last), i64::MAX);
+    }
 }

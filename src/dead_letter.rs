@@ -1,11 +1,9 @@
 //! Messages that cannot be done: moved to a stream of their own, with where they come from.
 
+use std::future::poll_fn;
 use std::time::SystemTime;
 
-use tokio::runtime::Handle;
-use tokio::sync::oneshot;
-
-use crate::appender::{Chain, Submission};
+use crate::appender::{Chain, Submission, Unsent};
 use crate::clock::to_micros;
 use crate::consumer::Session;
 use crate::delivery::Delivery;
@@ -20,10 +18,32 @@ const PREFIX: &str = "dead-letter-";
 /// A reason is cut off there, in bytes.
 const MAX_REASON: usize = 4096;
 
-/// The stream for the dead letters of a group, unless the consumer says otherwise. `None` if that
-/// name would be too long.
+/// What the headers of a dead letter may take, beside the reason.
+const MAX_PLACE: usize = 1024;
+
+/// The stream for the dead letters of a group, unless the consumer says otherwise: no two have the same.
+/// `None` if that name would be too long.
+///
+/// The group is what stands behind the last dot but one. Where it has dots itself, their number is at the
+/// end, so that (a.b, c) and (a, b.c) are two.
 pub(crate) fn default_stream(stream: &Name, group: &Name) -> Option<Name> {
-    Name::new(format!("{stream}.{group}.dead")).ok()
+    let dots = group.as_str().matches('.').count();
+    let name = match dots {
+        0 => format!("{stream}.{group}.dead"),
+        dots => format!("{stream}.{group}.dead.{dots}"),
+    };
+    Name::new(name).ok()
+}
+
+/// What the headers of a move take: they are ours, and come on top of what the producer was allowed. Any
+/// header of these names counts so, but no more than a move writes.
+#[cold]
+pub(crate) fn own_bytes(headers: &Headers) -> usize {
+    let own = headers.iter().filter(|(name, _)| name.starts_with(PREFIX));
+    let bytes: usize = own
+        .map(|(name, value)| Headers::encoded_bytes(name, value))
+        .sum();
+    bytes.min(MAX_REASON + MAX_PLACE)
 }
 
 /// Moves a delivery: its message and its commit are written in one transaction.
@@ -78,25 +98,12 @@ pub(crate) async fn append(
     to: &Name,
     batch: Batch,
 ) -> Result<(), (Error, Batch)> {
-    let (answer, receiver) = oneshot::channel();
-    let submission = Submission {
-        stream: to.clone(),
-        batch,
-        atomic: true,
-        chain: Chain::new(),
-        answer,
-    };
-    // The runtime that polls, or that of the consumer where there is none.
-    let runtime = Handle::try_current().unwrap_or_else(|_| session.runtime().clone());
-    session.flow().appender().submit(submission, &runtime);
-    match receiver.await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(unsent)) => Err(unsent.into_parts()),
-        Err(_) => Err((
-            Error::closed("the runtime that appends ran on has ended"),
-            Batch::default(),
-        )),
-    }
+    let appender = session.flow().appender();
+    let deadline = appender.deadline();
+    let letters = Submission::unit(to.clone(), batch, Chain::new(), deadline);
+    let mut ticket = appender.submit(letters, session.runtime());
+    let answer = poll_fn(|cx| appender.poll_unit(&mut ticket, to, session.runtime(), cx)).await;
+    answer.map(drop).map_err(Unsent::into_parts)
 }
 
 fn cut(reason: &str) -> &str {
@@ -130,5 +137,49 @@ mod tests {
         assert_eq!(short.unwrap().as_str(), "orders.billing.dead");
         assert!(default_stream(&name(124), &name(125)).is_some());
         assert!(default_stream(&name(125), &name(125)).is_none());
+    }
+
+    /// Once (a.b, c) and (a, b.c) shared one stream of dead letters.
+    #[test]
+    fn no_two_groups_have_the_same_default_stream() {
+        // All names of up to four letters of these, which can be mistaken for what is added.
+        let mut names = vec![String::new()];
+        let mut all = Vec::new();
+        for _ in 0..4 {
+            names = names
+                .iter()
+                .flat_map(|name| ["a", ".", "1", "dead"].map(|more| format!("{name}{more}")))
+                .collect();
+            all.extend(names.iter().map(|name| Name::new(name).unwrap()));
+        }
+        let mut seen = std::collections::HashMap::new();
+        for stream in &all {
+            for group in &all {
+                let to = default_stream(stream, group).unwrap();
+                let before = seen.insert(to.clone(), (stream, group));
+                assert_eq!(before, None, "{to} for {:?}", (stream, group));
+            }
+        }
+        let of = |stream, group| {
+            let to = default_stream(&Name::new(stream).unwrap(), &Name::new(group).unwrap());
+            to.unwrap().as_str().to_owned()
+        };
+        assert_eq!(of("a.b", "c"), "a.b.c.dead");
+        assert_eq!(of("a", "b.c"), "a.b.c.dead.1");
+    }
+
+    #[test]
+    fn what_a_move_adds_is_known_up_to_its_most() {
+        let mut headers = Headers::new();
+        headers.insert("trace", "x".repeat(100)).unwrap();
+        assert_eq!(own_bytes(&headers), 0);
+        headers
+            .insert("dead-letter-reason", "x".repeat(100))
+            .unwrap();
+        assert_eq!(own_bytes(&headers), 6 + 18 + 100);
+        headers
+            .insert("dead-letter-mine", vec![0; 1 << 20])
+            .unwrap();
+        assert_eq!(own_bytes(&headers), MAX_REASON + MAX_PLACE);
     }
 }

@@ -19,9 +19,10 @@ use crate::storage::Storage;
 /// A message as a consumer gets it, with its place in the log and its commit handle.
 ///
 /// Every verdict takes the delivery by value, so that `try_for_each_concurrent(64,
-/// Delivery::commit)` compiles. Dropping it commits nothing: if later ones are committed one by
-/// one, it is delivered again after a while, and a warning is traced, because a pipeline that leaves
-/// a message out on purpose should [`ack`](Self::ack) it.
+/// Delivery::commit)` compiles. Dropping it commits nothing: it is delivered again after
+/// [`redeliver_after`](crate::ConsumerBuilder::redeliver_after), once a later one is committed, or
+/// nobody has it or a later one in hand any more; and a warning is traced, because a pipeline that
+/// leaves a message out on purpose should [`ack`](Self::ack) it.
 ///
 /// | verdict | |
 /// | --- | --- |
@@ -204,6 +205,9 @@ impl Delivery {
     /// | `dead-letter-reason` | this reason, up to 4,096 bytes of it |
     /// | `dead-letter-time` | when it was moved, in milliseconds since 1970 |
     ///
+    /// They do not count towards [`max_message_bytes`](crate::Options::max_message_bytes), so a dead
+    /// letter of the largest message can be relayed and appended back.
+    ///
     /// # Errors
     ///
     /// As [`Producer::append`](crate::Producer::append), and as there the error has the message
@@ -235,6 +239,11 @@ impl Delivery {
     ///
     /// The stream is unset, or it would go back to where it came from; key, headers and timestamp
     /// stay.
+    ///
+    /// The commit is with this message alone, not with its clones: of the two that `a.fanout(b)` of
+    /// `futures` makes, `b` gets it. If `a` fails, what `b` wrote is committed all the same, and the
+    /// message does not come again. To write both or neither, give both to one
+    /// [`append`](crate::Producer::append), each with its [stream](Message::with_stream).
     pub fn into_message(self) -> Message {
         let Self {
             mut message,
@@ -268,8 +277,10 @@ pub struct Commit {
 impl Commit {
     /// Done. Resolves with Ok once that is durable: the message reaches the group no more.
     ///
-    /// In whatever order: what lies beyond the position of the group is kept with it. Commits that
-    /// are made while a write is under way share the next one.
+    /// In whatever order: what lies beyond the position of the group is kept with it, as about 1,000
+    /// ranges at most. With more the partition pauses ([`Status::Paused`](crate::Status::Paused)) until
+    /// the first messages that are not done are. Commits that are made while a write is under way share
+    /// the next one.
     ///
     /// # Errors
     ///
@@ -294,7 +305,8 @@ impl Commit {
     }
 
     /// Done; written in the background within about 50 ms, and at shutdown. Never blocks and never
-    /// fails: if the lease was lost, the message reaches the group again.
+    /// fails: if the lease was lost, the message reaches the group again. In whatever order, with the
+    /// limit that [`commit`](Self::commit) has.
     #[inline]
     pub fn ack(mut self) {
         if let Some(session) = self.session.take() {
@@ -308,7 +320,8 @@ impl Commit {
     ///
     /// It does not stop the others: those behind it are delivered, and what is done of them is kept
     /// beyond the position of the group. What comes again goes before what is new. At most about
-    /// 1,000 messages of a partition wait so; with more, the consumer pauses until some came again.
+    /// 1,000 messages of a partition wait so; with more, it pauses until some came again
+    /// ([`Status::Paused`](crate::Status::Paused)).
     ///
     /// Never blocks and never fails. The attempts are written in the background, as an
     /// [`ack`](Self::ack) is, and outlive the consumer: where it stops or dies, the message reaches

@@ -79,8 +79,22 @@ impl Error {
         self
     }
 
+    #[cfg(feature = "postgres")]
+    pub(crate) fn with_kind(mut self, kind: ErrorKind) -> Self {
+        self.0.kind = kind;
+        self
+    }
+
     pub(crate) fn with_unsent(mut self, batch: Batch) -> Self {
         self.0.unsent = Some(batch);
+        self
+    }
+
+    /// Says what it is about, where that is not known at its origin.
+    #[cfg(feature = "postgres")]
+    #[must_use]
+    pub(crate) fn about(mut self, what: impl fmt::Display) -> Self {
+        self.0.text = format!("{what}: {}", self.0.text);
         self
     }
 

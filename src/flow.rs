@@ -2,17 +2,25 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::appender::Appender;
 use crate::clock::Clock;
-use crate::consumer::{ConsumerBuilder, Vigil};
+use crate::consumer::{self, ConsumerBuilder, Vigil};
+use crate::dead_letter::own_bytes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::message::Message;
 use crate::name::Name;
+use crate::near::did_you_mean;
 use crate::options::{MAX_APPEND_BYTES, MAX_APPEND_MESSAGES, Options};
 use crate::producer::ProducerBuilder;
 use crate::retry::RetryPolicy;
+#[cfg(feature = "postgres")]
+use crate::runtime;
+use crate::several::AT_ONCE;
+use crate::storage::group::closed;
 use crate::storage::{Group, GroupState, Partition, Read, Storage, StreamSettings};
 use crate::watch::Watch;
 
@@ -27,6 +35,17 @@ struct Inner {
     appender: Appender,
     watch: Watch,
     vigil: Vigil,
+    /// The turns of those that claim a lease or give it back.
+    turns: Semaphore,
+    consumers: Mutex<Consumers>,
+}
+
+/// The consumers that were made and may not be closed yet.
+#[derive(Default)]
+struct Consumers {
+    all: Vec<Weak<consumer::Shared>>,
+    /// There will be no more.
+    is_closed: bool,
 }
 
 impl Flowstream {
@@ -37,13 +56,16 @@ impl Flowstream {
             appender: Appender::new(storage.clone(), clock.clone(), retry, watch.clone()),
             watch,
             vigil: Vigil::new(storage.clone(), clock, retry),
+            turns: Semaphore::new(AT_ONCE),
+            consumers: Mutex::default(),
             storage,
             options,
         }))
     }
 
-    /// Uses a pool of connections to a PostgreSQL server that the application has. One more
-    /// connection listens; closing leaves the pool open. For more settings, give
+    /// Uses a pool of connections to a PostgreSQL server that the application has. At most two more are
+    /// made beside it: one listens, and one is for leases and for looking things up, so a transaction
+    /// of the application needs no second connection. Closing leaves the pool open. For more settings, give
     /// [`PostgresStorage::from_pool`](crate::storage::PostgresStorage::from_pool) to
     /// [`Options::open_storage`].
     ///
@@ -55,7 +77,9 @@ impl Flowstream {
         use crate::storage::PostgresStorage;
 
         let options = Options::new();
-        let storage = PostgresStorage::from_pool(pool, options.postgres.clone()).await?;
+        let clock = options.clock.clone();
+        let open = || PostgresStorage::from_pool(pool.clone(), options.postgres.clone());
+        let storage = runtime::opening(&*clock, Box::pin(options.wait_for(open))).await?;
         Ok(options.open_storage(Arc::new(storage)))
     }
 
@@ -94,13 +118,14 @@ impl Flowstream {
         let stream = Name::new(stream)?;
         if !(1..=10_000).contains(&partitions) {
             return Err(Error::invalid(format!(
-                "a stream has 1 to 10,000 partitions, not {partitions}: {stream}"
+                "the stream {stream} cannot have {partitions} partitions: give it 1 to 10,000"
             )));
         }
         let settings = self.create(&stream, Some(partitions)).await?;
         if settings.partitions != partitions {
             return Err(Error::invalid(format!(
-                "the stream {stream} is there already, with {} partitions instead of {partitions}",
+                "the stream {stream} is there already, and its number of partitions is {} instead of \
+                 {partitions}, and stays: make another one, or ask for as many",
                 settings.partitions
             )));
         }
@@ -138,13 +163,22 @@ impl Flowstream {
             })
             .collect();
         let states = self.retry(|| self.storage().observe(&groups)).await?;
-        states
-            .into_iter()
-            .zip(&groups)
-            .map(|(state, group)| {
-                state.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no {group}")))
-            })
-            .collect()
+        match states.into_iter().collect() {
+            Some(states) => Ok(states),
+            None => Err(self.no_group(&groups[0].partition.stream, &name).await),
+        }
+    }
+
+    /// A group that is not there, of a stream that is: those that are, come near.
+    pub(crate) async fn no_group(&self, stream: &Name, group: &Name) -> Error {
+        let groups = self.retry(|| self.storage().groups(Some(stream))).await;
+        let groups = groups.unwrap_or_default();
+        let names = groups.iter().map(|group| group.name.as_str());
+        let text = format!(
+            "there is no group {group} of the stream {stream}: a consumer makes it{}",
+            did_you_mean(group.as_str(), names)
+        );
+        Error::new(ErrorKind::NotFound, text)
     }
 
     /// Reads a page of a partition without a group: messages with their offsets, from the offset
@@ -173,7 +207,8 @@ impl Flowstream {
         let first = from.max(fetched.bounds.start);
         if fetched.cut_at_gap(first) {
             let text = format!(
-                "{}: the message at offset {first} is missing in the log, though there are later ones",
+                "{}: the message at offset {first} is missing in the log, though there are later ones: \
+                 restore the storage from a backup, or read on behind it",
                 read.partition
             );
             return Err(Error::new(ErrorKind::Data, text));
@@ -205,15 +240,49 @@ impl Flowstream {
         self.retry(|| self.storage().trim(&partition, before)).await
     }
 
-    /// Waits for the appends that are under way, and lets go of the storage, so that another
-    /// process can open the file. Shut consumers down first: what they still do fails as
-    /// [`Closed`](ErrorKind::Closed).
+    /// Ends everything: shuts down all consumers that were made by this handle and its clones, and
+    /// waits for each, at most as [`shutdown`](crate::Control::shutdown) does; then refuses what is
+    /// appended ([`Closed`](ErrorKind::Closed), and the messages come back), waits for the appends that
+    /// are under way, and lets go of the storage, so that another process can open the file. It is all
+    /// that ends a program.
     ///
-    /// Without it, the storage closes when the last handle, producer, consumer and delivery is
-    /// gone.
+    /// Messages that a producer holds and has not flushed stay there. Without it, the storage closes when the last handle, producer,
+    /// consumer and delivery is gone.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it is ready, the consumers are shut down all the same, and a second call goes
+    /// on from there.
     pub async fn close(&self) -> Result<()> {
-        self.0.appender.settled().await;
+        let consumers = {
+            let mut consumers = self.consumers();
+            consumers.is_closed = true;
+            consumers.all.clone()
+        };
+        let consumers: Vec<_> = consumers.iter().filter_map(Weak::upgrade).collect();
+        consumers.iter().for_each(|consumer| consumer.shut_down());
+        for consumer in consumers {
+            consumer.closed().await;
+        }
+        self.0.appender.close().await;
         self.storage().close().await
+    }
+
+    /// A consumer is there from now on, to be shut down with the rest.
+    pub(crate) fn join(&self, consumer: &Arc<consumer::Shared>) -> Result<()> {
+        let mut consumers = self.consumers();
+        if consumers.is_closed {
+            return Err(closed());
+        }
+        consumers.all.retain(|other| other.strong_count() > 0);
+        consumers.all.push(Arc::downgrade(consumer));
+        Ok(())
+    }
+
+    // Nothing that holds this lock can panic halfway through a change.
+    fn consumers(&self) -> MutexGuard<'_, Consumers> {
+        let consumers = self.0.consumers.lock();
+        consumers.unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn storage(&self) -> &Arc<dyn Storage> {
@@ -236,6 +305,13 @@ impl Flowstream {
         &self.0.watch
     }
 
+    /// The right to claim a lease now, or to give it back: a consumer of many partitions wants all of theirs
+    /// at once. Cancel safe.
+    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed.
+        self.0.turns.acquire().await.ok()
+    }
+
     pub(crate) fn vigil(&self) -> &Vigil {
         &self.0.vigil
     }
@@ -248,17 +324,27 @@ impl Flowstream {
     #[inline]
     pub(crate) fn check(&self, message: &Message) -> Result<()> {
         let (size, limit) = (message.size(), self.0.options.max_message_bytes);
-        if size > limit {
-            return Err(oversized(size, limit));
+        match size > limit {
+            true => check_oversized(message, limit),
+            false => Ok(()),
         }
-        Ok(())
     }
 
-    pub(crate) fn check_append(&self, bytes: usize, messages: usize) -> Result<()> {
-        if bytes > MAX_APPEND_BYTES || messages > MAX_APPEND_MESSAGES {
+    /// What the headers of dead letters take is on top of it.
+    pub(crate) fn check_append(&self, messages: &[Message]) -> Result<()> {
+        let bytes: usize = messages.iter().map(Message::size).sum();
+        let own = || {
+            messages
+                .iter()
+                .map(|m| own_bytes(m.headers()))
+                .sum::<usize>()
+        };
+        let is_too_much = bytes > MAX_APPEND_BYTES && bytes - own() > MAX_APPEND_BYTES;
+        if is_too_much || messages.len() > MAX_APPEND_MESSAGES {
             return Err(Error::invalid(format!(
                 "one append takes at most {MAX_APPEND_BYTES} bytes and {MAX_APPEND_MESSAGES} \
-                 messages, not {bytes} bytes and {messages} messages: append it in parts"
+                 messages, not {bytes} bytes and {} messages: append it in parts",
+                messages.len()
             )));
         }
         Ok(())
@@ -280,7 +366,7 @@ impl Flowstream {
     }
 
     /// The partitions of a stream that is there.
-    async fn partitions(&self, stream: &Name) -> Result<Vec<Partition>> {
+    pub(crate) async fn partitions(&self, stream: &Name) -> Result<Vec<Partition>> {
         let at = |index| Partition {
             stream: stream.clone(),
             index,
@@ -292,11 +378,17 @@ impl Flowstream {
     }
 }
 
+/// One that is over the limit with the headers of a dead letter, and not without, can be appended back.
 #[cold]
-fn oversized(size: usize, limit: usize) -> Error {
-    Error::invalid(format!(
-        "a message of {size} bytes is over the limit of {limit} bytes (Options::max_message_bytes)"
-    ))
+fn check_oversized(message: &Message, limit: usize) -> Result<()> {
+    let size = message.size() - own_bytes(message.headers());
+    if size <= limit {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "a message of {size} bytes is over the limit of {limit} bytes: cut it, or raise the limit \
+         (Options::max_message_bytes)"
+    )))
 }
 
 impl fmt::Debug for Flowstream {

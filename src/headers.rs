@@ -46,13 +46,15 @@ impl Headers {
         }
         if name.len() > Self::MAX_NAME_BYTES {
             return Err(Error::invalid(format!(
-                "a header's name has at most {} bytes, this one has {}",
+                "a header's name has at most {} bytes, this one has {}: shorten it",
                 Self::MAX_NAME_BYTES,
                 name.len()
             )));
         }
         if u32::try_from(value.len()).is_err() {
-            return Err(Error::invalid(format!("the header {name:?} is over 4 GiB")));
+            return Err(Error::invalid(format!(
+                "the header {name:?} is over 4 GiB: put it into the body, or elsewhere"
+            )));
         }
         self.put(name, value);
         Ok(())
@@ -99,22 +101,22 @@ impl Headers {
         self.encoded.len()
     }
 
+    /// What one header takes of it.
+    pub(crate) fn encoded_bytes(name: &str, value: &[u8]) -> usize {
+        PREFIX + name.len() + value.len()
+    }
+
     pub(crate) fn encoded(&self) -> &Bytes {
         &self.encoded
     }
 
-    pub(crate) fn decode(encoded: Bytes) -> Result<Self> {
+    /// `None` where the bytes are not headers.
+    pub(crate) fn decode(encoded: Bytes) -> Option<Self> {
         let mut rest = &encoded[..];
         while !rest.is_empty() {
-            let Some((_, tail)) = split(rest) else {
-                return Err(Error::new(
-                    crate::ErrorKind::Data,
-                    "the headers of a stored message are damaged",
-                ));
-            };
-            rest = tail;
+            (_, rest) = split(rest)?;
         }
-        Ok(Self { encoded })
+        Some(Self { encoded })
     }
 
     pub(crate) fn compact(&mut self) {
@@ -134,14 +136,11 @@ fn split(encoded: &[u8]) -> Option<(Header<'_>, &[u8])> {
     Some(((std::str::from_utf8(name).ok()?, value), rest))
 }
 
+// A value may be secret, a token, say: only its size is shown.
 impl fmt::Debug for Headers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map()
-            .entries(
-                self.iter()
-                    .map(|(name, value)| (name, value.escape_ascii().to_string())),
-            )
-            .finish()
+        let sizes = self.iter().map(|(name, value)| (name, value.len()));
+        f.debug_map().entries(sizes).finish()
     }
 }
 
@@ -180,7 +179,7 @@ mod tests {
             b"\x01\0\x09\0\0\0ab",
             b"\x01\0\0\0\0\0\xff",
         ] {
-            assert!(Headers::decode(Bytes::from_static(damaged)).is_err());
+            assert!(Headers::decode(Bytes::from_static(damaged)).is_none());
         }
     }
 

@@ -31,12 +31,15 @@
 //! 5. At most one consumer per group and partition has the lease. One that lost it notices at its
 //!    next write: nothing that it writes is accepted, and it becomes a standby by itself. No
 //!    machine's clock is trusted for this.
-//! 6. A consumer that stops cleanly hands over at once. An idle group writes nothing.
+//! 6. A consumer that stops cleanly hands over at once, also by [`Flowstream::close`], which ends all
+//!    of them. An idle group writes nothing.
 //! 7. Forwarding a consumer into a producer of the same storage is exactly-once: the output and
 //!    the group's position are written in one transaction. See [`Delivery::into_message`].
 //! 8. Dropping any future, sink or stream at any await point loses nothing that was promised.
-//! 9. Memory is bounded, in bytes, by the producer's buffers, the consumer's prefetch (with the newest
-//!    batches of its partitions), the largest batch, and the batches of the deliveries that you hold.
+//! 9. Memory is bounded, in bytes, by the producer's buffers, one prefetch a consumer, as much again for
+//!    the newest batches of all partitions, a few of the largest batches, and the batches of the
+//!    deliveries that you hold.
+//! 10. Partitions of one consumer take turns: one that is paused, slow or stuck keeps no other waiting.
 //!
 //! # In a pipeline
 //!
@@ -99,6 +102,7 @@
 #![warn(clippy::disallowed_methods)]
 
 mod appender;
+mod caught;
 mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -113,6 +117,7 @@ pub mod fuzzing;
 mod headers;
 mod message;
 mod name;
+mod near;
 mod operate;
 mod options;
 #[cfg(feature = "postgres")]
@@ -120,13 +125,15 @@ pub mod postgres;
 mod producer;
 mod ranges;
 mod retry;
+mod runtime;
+mod several;
 pub mod storage;
 mod tail;
 mod watch;
 
 pub use appender::AppendedRow;
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use consumer::{Consumer, ConsumerBuilder, Control, Status};
+pub use consumer::{Consumer, ConsumerBuilder, Control, Pause, Status};
 pub use delivery::{Commit, Committing, Delivery};
 pub use error::{Error, ErrorKind, Result};
 pub use flow::Flowstream;
@@ -156,3 +163,8 @@ pub use storage::{GroupState, Progress, Ranges, Start};
 pub async fn open(url: &str) -> Result<Flowstream> {
     Options::new().open(url).await
 }
+
+/// The programs in the README compile as they stand.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -15,7 +15,10 @@ use crate::name::Name;
 ///
 /// A message may also carry commits of deliveries that it was made from: the producer of the same
 /// storage writes them in the transaction that writes the message. A clone copies the data only: a
-/// commit has one owner.
+/// commit has one owner, and is written with the message that has it. So where a message goes to
+/// two sinks as two clones (`a.fanout(b)` of `futures`), the commit rides in one of them, and the
+/// other is written or lost by itself. To write both or neither, give both to one
+/// [`append`](crate::Producer::append), each with its [stream](Self::with_stream).
 ///
 /// ```
 /// use flowstream::Message;
@@ -41,11 +44,22 @@ struct Rest {
 }
 
 /// What is stored beside the body.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct Attributes {
     pub(crate) key: Option<Bytes>,
     pub(crate) headers: Headers,
     pub(crate) timestamp: Option<SystemTime>,
+}
+
+// As of the message: a key may be secret, too.
+impl fmt::Debug for Attributes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attributes")
+            .field("key_bytes", &self.key.as_ref().map(Bytes::len))
+            .field("headers", &self.headers)
+            .field("timestamp", &self.timestamp)
+            .finish()
+    }
 }
 
 static NO_ATTRIBUTES: Attributes = Attributes {
@@ -220,7 +234,9 @@ impl Message {
         self
     }
 
-    /// Its size in bytes, as it counts towards limits: body, key and headers.
+    /// Its size in bytes, as it counts towards limits: body, key and headers. The headers that
+    /// [`dead_letter`](crate::Delivery::dead_letter) adds do not count towards
+    /// [`max_message_bytes`](crate::Options::max_message_bytes).
     #[inline]
     pub fn size(&self) -> usize {
         let Some(rest) = &self.rest else {
@@ -231,6 +247,7 @@ impl Message {
     }
 }
 
+/// Without the commits: they stay with the original.
 impl Clone for Message {
     fn clone(&self) -> Self {
         let rest = self.rest.as_ref().map(|rest| {

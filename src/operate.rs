@@ -2,14 +2,19 @@
 
 use std::fmt;
 use std::future::IntoFuture;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures_core::future::BoxFuture;
 
+use crate::clock::{SystemClock, sleep};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::Flowstream;
 use crate::name::Name;
-use crate::storage::{Group, GroupState, Read, Reset, Start, group};
+use crate::several::{AT_ONCE, several};
+use crate::storage::{Group, GroupState, Liveness, Read, Reset, Start, group};
+
+/// How much later an owner is looked at again who may be dead: one look shows nothing.
+const SECOND_LOOK: Duration = Duration::from_millis(200);
 
 /// A group at one partition, as [`Flowstream::groups`] lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,10 +29,13 @@ pub struct GroupInfo {
     pub pending_since: Option<SystemTime>,
 }
 
+/// So many batches are read at once, each of which may be large.
+const READS: usize = 4;
+
 impl Flowstream {
     /// The groups of a stream, or with `None` of all streams, at each of their partitions.
     ///
-    /// Each group with something to do costs a read of one batch.
+    /// Each group with something to do costs a read of one batch; four are read at once.
     ///
     /// # Errors
     ///
@@ -50,20 +58,29 @@ impl Flowstream {
             .retry(|| self.storage().groups(stream.as_ref()))
             .await?;
         let states = self.retry(|| self.storage().observe(&groups)).await?;
-        let mut infos = Vec::with_capacity(groups.len());
-        for (group, state) in groups.into_iter().zip(states) {
-            let Some(state) = state else { continue };
-            let pending_since = match state.next_pending() {
-                Some(offset) => self.appended_at(&group, offset).await?,
-                None => None,
-            };
-            infos.push(GroupInfo {
-                group,
-                state,
-                pending_since,
-            });
-        }
-        Ok(infos)
+        let groups = groups.into_iter().zip(states);
+        let groups: Vec<(Group, GroupState)> = groups
+            .filter_map(|(group, state)| Some((group, state?)))
+            .collect();
+        let reads = groups.iter().map(|(group, state)| {
+            let from = state.next_pending()?;
+            Some(Read {
+                partition: group.partition.clone(),
+                from,
+                max_bytes: 1,
+                group: None,
+            })
+        });
+        let reads: Vec<Option<Read>> = reads.collect();
+        let looks = reads.into_iter().map(|read| self.appended_at(read));
+        let pending = several(READS, looks).await?;
+        let infos = groups.into_iter().zip(pending);
+        let infos = infos.map(|((group, state), pending_since)| GroupInfo {
+            group,
+            state,
+            pending_since,
+        });
+        Ok(infos.collect())
     }
 
     /// Takes the lease of a group away, at all partitions, whoever has it: the consumers are fenced,
@@ -115,13 +132,9 @@ impl Flowstream {
         }
     }
 
-    async fn appended_at(&self, group: &Group, offset: u64) -> Result<Option<SystemTime>> {
-        let read = Read {
-            partition: group.partition.clone(),
-            from: offset,
-            max_bytes: 1,
-            group: None,
-        };
+    /// When the first batch was appended that a read gives.
+    async fn appended_at(&self, read: Option<Read>) -> Result<Option<SystemTime>> {
+        let Some(read) = read else { return Ok(None) };
         let fetched = self.retry(|| self.storage().read(read.clone())).await?;
         Ok(fetched.batches.first().map(|batch| batch.appended_at))
     }
@@ -132,10 +145,34 @@ impl Flowstream {
         let mut groups = self.retry(|| self.storage().groups(Some(&stream))).await?;
         groups.retain(|group| group.name == name);
         if groups.is_empty() {
-            let text = format!("there is no group {name} of {stream}");
-            return Err(Error::new(ErrorKind::NotFound, text));
+            // It may be the stream that is not there.
+            self.partitions(&stream).await?;
+            return Err(self.no_group(&stream, &name).await);
         }
         Ok(groups)
+    }
+
+    /// The first of these groups that somebody holds who is not seen dead: that takes two looks, where it
+    /// can be seen.
+    async fn held(&self, groups: &[Group]) -> Result<Option<usize>> {
+        let look = async || {
+            let states = self.retry(|| self.storage().observe(groups)).await?;
+            let held =
+                |state: &Option<GroupState>| state.as_ref().is_some_and(|state| state.is_held());
+            let at = states.iter().position(held);
+            let is_unknown =
+                |state: &GroupState| state.is_held() && state.liveness == Liveness::Unknown;
+            let is_certain = at.is_none() || states.iter().flatten().any(is_unknown);
+            Ok::<_, Error>((at, is_certain))
+        };
+        let (at, is_certain) = look().await?;
+        if is_certain {
+            return Ok(at);
+        }
+        // Of processes, which no test can let pass.
+        let clock = SystemClock::new();
+        sleep(&clock, SECOND_LOOK).await;
+        Ok(look().await?.0)
     }
 
     async fn reset_all(
@@ -144,16 +181,18 @@ impl Flowstream {
         to: Option<Start>,
         is_forced: bool,
     ) -> Result<Vec<GroupState>> {
-        let mut states = Vec::with_capacity(groups.len());
-        for group in groups {
-            let reset = Reset {
+        let resets = groups.into_iter().map(|group| {
+            self.reset_one(Reset {
                 group,
                 to,
                 is_forced,
-            };
-            states.push(self.retry(|| self.storage().reset(reset.clone())).await?);
-        }
-        Ok(states)
+            })
+        });
+        several(AT_ONCE, resets).await
+    }
+
+    async fn reset_one(&self, reset: Reset) -> Result<GroupState> {
+        self.retry(|| self.storage().reset(reset.clone())).await
     }
 }
 
@@ -194,21 +233,20 @@ impl IntoFuture for ResetBuilder {
             let flow = &self.flow;
             let mut groups = flow.partitions_of(&self.stream, &self.group).await?;
             if let Some(index) = self.partition {
+                let partitions = groups.len();
                 groups.retain(|group| group.partition.index == index);
                 if groups.is_empty() {
                     let (stream, group) = (&self.stream, &self.group);
-                    let text = format!("there is no group {group} of {stream}/{index}");
+                    let text = format!(
+                        "group {group} of the stream {stream} has no partition {index}: it has \
+                         {partitions}, and they count from 0"
+                    );
                     return Err(Error::new(ErrorKind::NotFound, text));
                 }
             }
             if !self.is_forced {
                 // All are looked at before the first is moved.
-                let states = flow.retry(|| flow.storage().observe(&groups)).await?;
-                let is_held = |state: &Option<GroupState>| {
-                    let state = state.as_ref();
-                    state.is_some_and(|state| state.is_held())
-                };
-                if let Some(at) = states.iter().position(is_held) {
+                if let Some(at) = flow.held(&groups).await? {
                     return Err(group::active(&groups[at]));
                 }
             }

@@ -36,16 +36,22 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::message::Batch;
 use crate::producer::Producer;
 use crate::storage::Storage;
-use crate::storage::postgres::{Core, Ending, Outcome, PostgresStorage, ended};
+use crate::storage::postgres::{Core, Ending, Outcome, PostgresStorage, Said, ended, ends_session};
 
 /// Appending as part of a transaction.
 pub trait ProducerExt: sealed::Sealed {
     /// Appends messages when the transaction commits, together or not at all, over several streams
     /// and partitions too; those of one transaction in the order of the calls.
     ///
+    /// They come behind what had committed when the call was made. So transactions that take a lock of
+    /// the application (a row that they update, say) and append then have their messages in the order
+    /// in which they had the lock. What is appended before that lock is taken, or with none, comes in
+    /// any order with what other transactions append at that time.
+    ///
     /// They stand in a table beside the log (the outbox) until then, and are moved into the log soon
     /// after: at once after [`commit`], within about a second after a plain `commit` of the
-    /// transaction, in any case by whatever process opens the storage next. So their offsets are not
+    /// transaction; if the process ends before, within seconds by another one that consumes, or by
+    /// whatever process opens the storage next. So their offsets are not
     /// known here, and no partition is locked while the transaction runs. A transaction that is rolled
     /// back leaves nothing, and no gap.
     ///
@@ -128,7 +134,8 @@ pub trait DeliveryExt: sealed::Sealed {
 /// Dropped before it is ready, the transaction may or may not have committed.
 pub async fn commit(mut transaction: PgTransaction<'_>) -> Result<()> {
     // Fails if an earlier statement has.
-    let asked = sqlx::raw_sql("SELECT pg_current_xact_id_if_assigned()::text");
+    let asked =
+        sqlx::raw_sql("SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text");
     let asked = asked.fetch_one(&mut *transaction).await;
     let xid = asked.and_then(|row| row.try_get::<Option<String>, _>(0));
     let xid = match xid {
@@ -153,41 +160,56 @@ enum When {
 }
 
 fn explain(error: sqlx::Error, when: When) -> Error {
-    let code = match &error {
-        sqlx::Error::Database(said) => said.code().unwrap_or_default().into_owned(),
-        _ => String::new(),
+    let (code, message, has_ended) = match &error {
+        sqlx::Error::Database(said) => {
+            let code = said.code().unwrap_or_default();
+            (code, said.message(), ends_session(&**said))
+        }
+        _ => (Default::default(), "", true),
     };
-    let (kind, text) = match &*code {
-        "25P02" => (
+    let of = |kind, text: &str| Error::new(kind, text).with_source(Said::of(&error));
+    match &*code {
+        "25P02" => of(
             ErrorKind::Invalid,
-            "the transaction was rolled back: an earlier statement of it had failed",
+            "the transaction was rolled back, because an earlier statement of it had failed: see what \
+             that said, and begin again",
         ),
-        "ZF001" => (
+        "ZF001" => of(
             ErrorKind::Fenced,
-            "the transaction was rolled back: the lease of a delivery that it commits was lost",
+            "the transaction was rolled back, because the lease of a delivery that it commits was \
+             lost: the message reaches the new owner",
         ),
-        "ZF002" => (
+        "ZF002" => of(
             ErrorKind::Invalid,
-            "the transaction was rolled back: another one has done a delivery that it commits",
+            "the transaction was rolled back, because another one has done a delivery that it commits: \
+             nothing is left to do for this one",
         ),
-        "40001" | "40P01" | "55P03" | "57014" => (
+        "40001" | "40P01" | "55P03" | "57014" => of(
             ErrorKind::Unavailable,
             "the transaction was rolled back, because it collided with another one: begin again",
         ),
-        _ if code.is_empty() || code.starts_with("57P") || code.starts_with("08") => {
-            let text = "the connection broke while a transaction was to be committed";
-            let error = Error::new(ErrorKind::Unavailable, text).with_source(error);
-            return match when {
-                When::Before => error,
-                When::Committing => error.with_doubt(),
-            };
-        }
-        _ => (
+        // Also where the server ended a session that idled in its transaction, or took too long for it.
+        _ if has_ended => match when {
+            When::Before => of(
+                ErrorKind::Unavailable,
+                "the connection broke before a transaction could commit, and nothing of it was \
+                 written: begin again",
+            ),
+            When::Committing => of(
+                ErrorKind::Unavailable,
+                "the connection broke while a transaction committed: look whether what it wrote is \
+                 there before it begins again",
+            )
+            .with_doubt(),
+        },
+        _ => of(
             ErrorKind::Invalid,
-            "the server rolled the transaction back instead of committing it",
+            &format!(
+                "the server rolled the transaction back instead of committing it: {message}; mend \
+                 that, and begin again"
+            ),
         ),
-    };
-    Error::new(kind, text).with_source(error)
+    }
 }
 
 impl ProducerExt for Producer {
@@ -227,10 +249,10 @@ impl DeliveryExt for Commit {
             None => session.take_back(offset),
         };
         match core.commit_in(transaction, session.lease(), offset).await {
-            Ok(Outcome::Stands(xid)) => {
-                session.entrust(offset, Some(xid));
-                let ending = ending(session, offset, xid);
-                core.follow_ack(xid, session.lease().group.clone(), offset, ending);
+            Ok(Outcome::Stands(stands_in)) => {
+                session.entrust(offset, Some(stands_in.xid));
+                let ending = ending(session, offset, stands_in.xid);
+                core.follow_ack(stands_in, session.lease().group.clone(), offset, ending);
                 Ok(())
             }
             Ok(Outcome::Fenced) => {
@@ -270,7 +292,8 @@ fn core(storage: &Arc<dyn Storage>) -> Result<&Arc<Core>> {
     storage.map(PostgresStorage::core).ok_or_else(|| {
         Error::new(
             ErrorKind::Unsupported,
-            "only the PostgreSQL storage takes part in transactions of the application",
+            "append_in and commit_in are for PostgreSQL: another storage takes no part in transactions \
+             of the application; use append and commit",
         )
     })
 }

@@ -6,6 +6,9 @@ use std::ops::Range;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ranges(Vec<Range<u64>>);
 
+/// So many ranges are added or taken out one by one; more in one pass.
+const FEW: usize = 4;
+
 impl Ranges {
     /// The empty set.
     pub const fn new() -> Self {
@@ -49,8 +52,20 @@ impl Ranges {
 
     /// Adds all offsets of `other`.
     pub fn union(&mut self, other: &Self) {
-        for range in &other.0 {
-            self.insert(range.clone());
+        if other.0.len() <= FEW {
+            for range in &other.0 {
+                self.insert(range.clone());
+            }
+            return;
+        }
+        let mut all = std::mem::take(&mut self.0);
+        all.extend_from_slice(&other.0);
+        all.sort_unstable_by_key(|range| range.start);
+        for range in all {
+            match self.0.last_mut() {
+                Some(last) if last.end >= range.start => last.end = last.end.max(range.end),
+                _ => self.0.push(range),
+            }
         }
     }
 
@@ -74,6 +89,37 @@ impl Ranges {
     pub fn contains(&self, offset: u64) -> bool {
         let at = self.0.partition_point(|r| r.end <= offset);
         self.0.get(at).is_some_and(|r| r.contains(&offset))
+    }
+
+    /// The range that `offset` is in, if it is in the set.
+    pub(crate) fn containing(&self, offset: u64) -> Option<Range<u64>> {
+        let at = self.0.partition_point(|r| r.end <= offset);
+        self.0.get(at).filter(|r| r.contains(&offset)).cloned()
+    }
+
+    /// Takes out all offsets of `other`.
+    pub(crate) fn subtract(&mut self, other: &Self) {
+        if other.0.len() <= FEW {
+            for range in &other.0 {
+                self.remove(range.clone());
+            }
+            return;
+        }
+        let all = std::mem::take(&mut self.0);
+        for range in all {
+            self.0.extend(other.gaps(range));
+        }
+    }
+
+    /// The offsets that are in both sets.
+    pub(crate) fn intersection(&self, other: &Self) -> Self {
+        let (mut both, mut rest) = (Vec::new(), &other.0[..]);
+        for range in &self.0 {
+            rest = &rest[rest.partition_point(|r| r.end <= range.start)..];
+            let shared = rest.iter().take_while(|r| r.start < range.end);
+            both.extend(shared.map(|r| r.start.max(range.start)..r.end.min(range.end)));
+        }
+        Self(both)
     }
 
     /// The parts of `range` that are not in the set, in order.
@@ -231,6 +277,28 @@ mod tests {
             let gaps: Vec<u64> = ranges.gaps(probe.clone()).into_iter().flatten().collect();
             let expected: Vec<u64> = probe.filter(|offset| !model.contains(offset)).collect();
             prop_assert_eq!(gaps, expected);
+            for offset in 0..80 {
+                let found = ranges.containing(offset);
+                prop_assert_eq!(found.is_some(), model.contains(&offset));
+                prop_assert!(found.is_none_or(|range| ranges.iter().any(|r| r == range)));
+            }
+        }
+
+        #[test]
+        fn two_sets_share_and_lose_what_is_in_both(a in prop::collection::vec(range(), 0..20), b in prop::collection::vec(range(), 0..20)) {
+            let (a, b): (Ranges, Ranges) = (a.into_iter().collect(), b.into_iter().collect());
+            let (in_a, in_b) = (offsets(&a), offsets(&b));
+            let both = a.intersection(&b);
+            assert_normal(&both);
+            prop_assert_eq!(offsets(&both), &in_a & &in_b);
+            let mut rest = a.clone();
+            rest.subtract(&b);
+            assert_normal(&rest);
+            prop_assert_eq!(offsets(&rest), &in_a - &in_b);
+            let mut all = a.clone();
+            all.union(&b);
+            assert_normal(&all);
+            prop_assert_eq!(offsets(&all), &in_a | &in_b);
         }
 
         #[test]

@@ -8,15 +8,38 @@
 //! incarnation that was, and it begins anew whenever something does not fit.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::storage::{Fetched, StoredBatch};
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Tail {
+    me: Weak<Self>,
     piece: Mutex<Piece>,
     /// Of those who want what follows one reads, and the others wait.
     turn: tokio::sync::Mutex<()>,
+    kept: Arc<Kept>,
+}
+
+/// What the tails of all partitions have, in bytes: where it is too much, the oldest batch goes first,
+/// whichever partition it is of. The newest stays in any case, as a read gives one in any case.
+#[derive(Debug, Default)]
+pub(crate) struct Kept(Mutex<Batches>);
+
+#[derive(Debug, Default)]
+struct Batches {
+    max_bytes: usize,
+    bytes: usize,
+    /// As they came; some may be gone by now.
+    order: VecDeque<Age>,
+}
+
+#[derive(Debug)]
+struct Age {
+    tail: Weak<Tail>,
+    /// Where the batch ends.
+    end: u64,
+    bytes: usize,
 }
 
 /// The right to read what follows, for all who wait. Dropped, it goes to the next of them.
@@ -31,8 +54,6 @@ struct Piece {
     batches: VecDeque<StoredBatch>,
     /// Where it ends.
     end: u64,
-    bytes: usize,
-    max_bytes: usize,
 }
 
 /// How it stood when a call of the storage began.
@@ -52,11 +73,47 @@ pub(crate) enum Next {
     Elsewhere,
 }
 
-impl Tail {
-    /// So many bytes may be kept; the newest batch in any case, as with a read.
+impl Kept {
+    /// So many bytes may be kept, or what was allowed before.
     pub(crate) fn allow(&self, bytes: usize) {
-        let mut piece = self.piece();
-        piece.max_bytes = piece.max_bytes.max(bytes);
+        let mut batches = self.batches();
+        batches.max_bytes = batches.max_bytes.max(bytes);
+    }
+
+    /// This was added to a tail. Tails let go of what is too much with it.
+    fn add(&self, age: Age) {
+        let gone: Vec<Age> = {
+            let mut batches = self.batches();
+            batches.bytes += age.bytes;
+            batches.order.push_back(age);
+            let mut gone = Vec::new();
+            while batches.bytes > batches.max_bytes && batches.order.len() > 1 {
+                gone.extend(batches.order.pop_front());
+                batches.bytes -= gone.last().map_or(0, |age| age.bytes);
+            }
+            gone
+        };
+        for age in gone {
+            if let Some(tail) = age.tail.upgrade() {
+                tail.let_go_to(age.end);
+            }
+        }
+    }
+
+    // Nothing that holds this lock can panic halfway through a change. No other lock is taken under it.
+    fn batches(&self) -> MutexGuard<'_, Batches> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tail {
+    pub(crate) fn new(kept: Arc<Kept>) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            piece: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+            kept,
+        })
     }
 
     pub(crate) fn mark(&self) -> Mark {
@@ -92,6 +149,11 @@ impl Tail {
         self.turn.lock().await
     }
 
+    /// The turn, if nobody has it.
+    pub(crate) fn try_turn(&self) -> Option<Turn<'_>> {
+        self.turn.try_lock().ok()
+    }
+
     /// A batch was written by an append that began at the mark.
     pub(crate) fn wrote(&self, mark: Mark, batch: StoredBatch) {
         let mut piece = self.piece();
@@ -99,9 +161,14 @@ impl Tail {
             return;
         }
         if !piece.agrees_with(&batch) {
-            piece.forget();
+            let gone = piece.forget();
+            drop(piece);
+            drop(gone);
         } else if batch.base_offset == piece.end {
+            let age = self.age_of(&batch);
             piece.push(batch);
+            drop(piece);
+            self.kept.add(age);
         }
         // What was written in between by others is read with it.
     }
@@ -117,23 +184,49 @@ impl Tail {
             && !went_back
             && start <= piece.end
             && fetched.batches.iter().all(|it| piece.agrees_with(it));
+        let mut gone = VecDeque::new();
         if !fits {
-            piece.forget();
+            gone = piece.forget();
             piece.incarnation = Some(incarnation);
             piece.end = start;
         }
+        let mut ages = Vec::new();
         for batch in &fetched.batches {
             if batch.base_offset == piece.end {
+                ages.push(self.age_of(batch));
                 piece.push(batch.clone());
             }
         }
+        drop(piece);
+        drop(gone);
+        ages.into_iter().for_each(|age| self.kept.add(age));
+    }
+
+    fn age_of(&self, batch: &StoredBatch) -> Age {
+        Age {
+            tail: self.me.clone(),
+            end: batch.offsets().end,
+            bytes: size(batch),
+        }
+    }
+
+    /// Lets go of the batches that end there, or earlier.
+    fn let_go_to(&self, end: u64) {
+        let gone: Vec<StoredBatch> = {
+            let mut piece = self.piece();
+            let count = piece.position(end);
+            piece.batches.drain(..count).collect()
+        };
+        drop(gone);
     }
 
     pub(crate) fn forget(&self) {
-        self.piece().forget();
+        let gone = self.piece().forget();
+        drop(gone);
     }
 
-    // Nothing that holds this lock can panic halfway through a change.
+    // Nothing that holds this lock can panic halfway through a change. Batches are dropped outside of
+    // it: their bytes may be somebody else's.
     fn piece(&self) -> MutexGuard<'_, Piece> {
         self.piece.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -164,23 +257,19 @@ impl Piece {
 
     fn push(&mut self, batch: StoredBatch) {
         self.end = batch.offsets().end;
-        self.bytes += size(&batch);
         self.batches.push_back(batch);
-        while self.bytes > self.max_bytes && self.batches.len() > 1 {
-            self.bytes -= self.batches.pop_front().map_or(0, |batch| size(&batch));
-        }
     }
 
-    fn forget(&mut self) {
+    /// Begins anew. What it had is dropped by the caller.
+    fn forget(&mut self) -> VecDeque<StoredBatch> {
         self.incarnation = None;
         self.version += 1;
-        self.batches.clear();
-        self.bytes = 0;
+        std::mem::take(&mut self.batches)
     }
 }
 
 /// What a batch takes in memory: the messages, and what is kept beside them.
-fn size(batch: &StoredBatch) -> usize {
+pub(crate) fn size(batch: &StoredBatch) -> usize {
     const ALLOCATIONS: usize = 128;
     batch.records.size() + size_of::<StoredBatch>() + ALLOCATIONS
 }
@@ -215,10 +304,15 @@ mod tests {
         }
     }
 
+    fn empty(max_bytes: usize) -> Arc<Tail> {
+        let kept = Arc::new(Kept::default());
+        kept.allow(max_bytes);
+        Tail::new(kept)
+    }
+
     /// Read up to offset 2, where the log ended.
-    fn tail() -> Tail {
-        let tail = Tail::default();
-        tail.allow(1 << 20);
+    fn tail() -> Arc<Tail> {
+        let tail = empty(1 << 20);
         tail.read(tail.mark(), 7, 0, &fetched(&[batch(0..2, 0)], 2));
         tail
     }
@@ -250,7 +344,7 @@ mod tests {
 
     #[test]
     fn nothing_is_known_before_a_read() {
-        let tail = Tail::default();
+        let tail = empty(1 << 20);
         tail.wrote(tail.mark(), batch(0..1, 0));
         assert_eq!(offsets(&tail, 0), None);
         tail.read(tail.mark(), 7, 0, &fetched(&[], 0));
@@ -275,8 +369,7 @@ mod tests {
 
     #[test]
     fn it_is_bounded_in_bytes() {
-        let tail = Tail::default();
-        tail.allow(3 * size(&batch(0..1, 0)));
+        let tail = empty(3 * size(&batch(0..1, 0)));
         tail.read(tail.mark(), 7, 0, &fetched(&[], 0));
         for offset in 0..10 {
             tail.wrote(tail.mark(), batch(offset..offset + 1, offset));
@@ -286,7 +379,25 @@ mod tests {
         tail.wrote(tail.mark(), batch(10..100, 10));
         assert_eq!(offsets(&tail, 9), None);
         assert_eq!(offsets(&tail, 10), Some(10..100), "the newest in any case");
-        assert_eq!(tail.piece().bytes, size(&batch(10..100, 10)));
+        assert_eq!(tail.kept.batches().bytes, size(&batch(10..100, 10)));
+    }
+
+    #[test]
+    fn what_is_kept_of_all_partitions_is_bounded_together() {
+        let first = empty(3 * size(&batch(0..1, 0)));
+        let second = Tail::new(first.kept.clone());
+        for tail in [&first, &second] {
+            tail.read(tail.mark(), 7, 0, &fetched(&[], 0));
+            for offset in 0..2 {
+                tail.wrote(tail.mark(), batch(offset..offset + 1, offset));
+            }
+        }
+        assert_eq!((offsets(&first, 0), offsets(&first, 1)), (None, Some(1..2)));
+        assert_eq!(offsets(&second, 0), Some(0..2), "the oldest has gone");
+        // One that nobody watches any more.
+        drop(first);
+        second.wrote(second.mark(), batch(2..3, 2));
+        assert_eq!(offsets(&second, 0), Some(0..3));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! One task a process, only while somebody watches. Where the storage says that notifications may
 //! get lost, one query for all watched partitions makes up for them, on an interval.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::poll_fn;
 use std::ops::ControlFlow;
@@ -14,8 +14,9 @@ use tokio::sync::{Notify, watch};
 
 use crate::clock::Clock;
 use crate::error::{ErrorKind, Result};
+use crate::several::Halves;
 use crate::storage::{Notification, Partition, Row, Storage, StoredBatch, WrittenRow};
-use crate::tail::{Mark, Tail};
+use crate::tail::{Kept, Mark, Tail};
 
 /// What is known of a partition.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -35,19 +36,21 @@ struct Shared {
     storage: Arc<dyn Storage>,
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
+    /// What all tails have.
+    kept: Arc<Kept>,
     /// A subscription was dropped.
     left: Notify,
 }
 
 #[derive(Default)]
 struct State {
-    partitions: HashMap<Partition, Arc<Watched>>,
+    partitions: BTreeMap<Partition, Arc<Watched>>,
     is_running: bool,
     /// The storage is closed: nothing more will happen.
     is_over: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Watched {
     signals: watch::Sender<Signal>,
     tail: Arc<Tail>,
@@ -59,14 +62,14 @@ pub(crate) struct Witness(Vec<Option<(Arc<Watched>, Mark)>>);
 /// Wakes one watcher of a partition.
 #[derive(Debug)]
 pub(crate) struct Subscription {
-    // Dropped first, so that the sweep no longer counts it.
+    // Dropped first, so that whoever leaves no longer counts it.
     signals: watch::Receiver<Signal>,
     watched: Arc<Watched>,
     leave: Leave,
 }
 
 #[derive(Debug)]
-struct Leave(Arc<Shared>);
+struct Leave(Arc<Shared>, Partition);
 
 impl Watch {
     pub(crate) fn new(storage: Arc<dyn Storage>, clock: Arc<dyn Clock>) -> Self {
@@ -74,25 +77,30 @@ impl Watch {
             storage,
             clock,
             state: Mutex::default(),
+            kept: Arc::default(),
             left: Notify::new(),
         }))
     }
 
-    /// Watches a partition: nothing that happens from now on is missed. Its tail may take so many
-    /// bytes, or what another watcher allows.
+    /// Watches a partition: nothing that happens from now on is missed. All tails together may take so
+    /// many bytes, or what another watcher allows.
     pub(crate) fn subscribe(&self, partition: &Partition, tail_bytes: usize) -> Subscription {
         let shared = self.0.clone();
         let (watched, signals) = {
             let mut state = shared.state();
-            let watched = state.partitions.entry(partition.clone()).or_default();
+            let made = || Arc::new(Watched::new(shared.kept.clone()));
+            let watched = state
+                .partitions
+                .entry(partition.clone())
+                .or_insert_with(made);
             (watched.clone(), watched.signals.subscribe())
         };
-        watched.tail.allow(tail_bytes);
+        shared.kept.allow(tail_bytes);
         run_if_needed(&shared);
         Subscription {
             signals,
             watched,
-            leave: Leave(shared),
+            leave: Leave(shared, partition.clone()),
         }
     }
 
@@ -154,6 +162,13 @@ impl Subscription {
 }
 
 impl Watched {
+    fn new(kept: Arc<Kept>) -> Self {
+        Self {
+            signals: watch::Sender::default(),
+            tail: Tail::new(kept),
+        }
+    }
+
     /// Whoever was told of more has to look again.
     fn went_back(&self, end: u64) {
         let shrinks = self.signals.send_if_modified(|signal| shrink(signal, end));
@@ -163,9 +178,19 @@ impl Watched {
     }
 }
 
+/// Lets go of a partition that nobody watches any more.
 impl Drop for Leave {
     fn drop(&mut self) {
-        self.0.left.notify_one();
+        let Self(shared, partition) = self;
+        let gone = {
+            let mut state = shared.state();
+            let watched = state.partitions.get(partition);
+            let is_left = watched.is_some_and(|it| it.signals.receiver_count() == 0);
+            is_left.then(|| state.partitions.remove(partition))
+        };
+        // Its tail may hold much.
+        drop(gone);
+        shared.left.notify_one();
     }
 }
 
@@ -198,22 +223,17 @@ impl Shared {
         };
         let (partitions, ends): (Vec<Partition>, Vec<u64>) =
             self.state().partitions.iter().map(known).unzip();
-        let looked = match self.look(&partitions, &ends).await {
+        let (mut parts, mut failed) = (Halves::of(partitions.len()), None);
+        while let Some(part) = parts.next() {
+            let looked = self.look(&partitions[part.clone()], &ends[part.clone()]);
+            let Err(error) = looked.await else { continue };
             // One that is gone or damaged is no concern of those who watch the others.
-            Err(error)
-                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Data)
-                    && partitions.len() > 1 =>
-            {
-                let each = partitions.chunks(1).zip(ends.chunks(1));
-                let mut looked = Ok(());
-                for (partition, end) in each {
-                    looked = looked.and(self.look(partition, end).await);
-                }
-                looked
+            let is_of_one = matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Data);
+            if !(is_of_one && parts.split(&part)) {
+                failed.get_or_insert(error);
             }
-            looked => looked,
-        };
-        if let Err(error) = looked {
+        }
+        if let Some(error) = failed {
             tracing::warn!(%error, "could not look for new messages");
         }
     }
@@ -235,12 +255,9 @@ impl Shared {
         Ok(())
     }
 
-    /// Lets go of partitions that nobody watches; breaks when there is none left.
-    fn sweep(&self) -> ControlFlow<()> {
+    /// Breaks when nothing is watched any more.
+    fn go_on(&self) -> ControlFlow<()> {
         let mut state = self.state();
-        state
-            .partitions
-            .retain(|_, watched| watched.signals.receiver_count() > 0);
         if state.partitions.is_empty() {
             state.is_running = false;
             return ControlFlow::Break(());
@@ -318,7 +335,7 @@ impl Task {
             tokio::select! {
                 // Notifications may come without a pause: what is rare goes before them.
                 biased;
-                () = shared.left.notified() => if shared.sweep().is_break() {
+                () = shared.left.notified() => if shared.go_on().is_break() {
                     self.is_done = true;
                     return;
                 },

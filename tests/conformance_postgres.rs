@@ -53,6 +53,10 @@ impl Harness for Postgres {
             Some(storage)
         })
     }
+
+    fn patience(&self) -> Duration {
+        Duration::from_secs(300)
+    }
 }
 
 async fn postgres() -> Postgres {

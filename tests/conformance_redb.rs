@@ -48,6 +48,10 @@ impl Harness for Redb {
             Some(storage)
         })
     }
+
+    fn patience(&self) -> Duration {
+        Duration::from_secs(300)
+    }
 }
 
 async fn redb() -> Redb {

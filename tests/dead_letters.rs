@@ -245,6 +245,27 @@ async fn a_dead_letter_that_was_never_polled_is_a_handle_that_was_dropped() {
     assert!(dead(&world).await.is_empty());
 }
 
+/// It waits behind another append when its future is dropped.
+#[tokio::test]
+async fn a_dead_letter_that_was_polled_once_is_moved() {
+    let world = world().await;
+    world.fill("in", 1).await;
+    let mut consumer = consumer(&world, 9).await;
+    let mut producer = world.flow.producer(DEAD).await.unwrap();
+    let delivery = next(&mut consumer).await;
+    world.faulty.times(Call::Append, Fault::Hold, 1);
+    let appending = tokio::spawn(async move { producer.append(Message::new("first")).await });
+    eventually("the append", || world.faulty.held() == 1).await;
+    let moving = delivery.dead_letter("no");
+    assert!(futures::FutureExt::now_or_never(moving).is_none());
+    quiet().await;
+    world.faulty.heal();
+    soon("the append", appending).await.unwrap().unwrap();
+    quiet().await;
+    assert_eq!(dead(&world).await, ["first", "0"]);
+    assert_eq!(world.position("in", "work").await, 1);
+}
+
 #[tokio::test]
 async fn keys_go_to_their_partitions_of_the_dead() {
     let world = world().await;
@@ -289,4 +310,127 @@ async fn what_was_tried_for_the_last_time_does_not_wait_to_be_moved() {
     next(&mut consumer).await.retry_after(SECOND * 900);
     quiet().await;
     assert_eq!(dead(&world).await, ["0"]);
+}
+
+/// The task that appends is on a runtime that ends while it moves a dead letter of another one.
+#[test]
+fn a_move_goes_on_when_the_runtime_ends_that_it_was_on() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    for in_doubt in [false, true] {
+        let (first, second) = (runtime(), runtime());
+        let (world, mut consumer) = second.block_on(async {
+            let world = world().await;
+            world.flow.producer(DEAD).await.unwrap();
+            world.fill("in", 2).await;
+            let consumer = consumer(&world, 1).await;
+            (world, consumer)
+        });
+        // The first append is of the other runtime, and so is the task.
+        world.faulty.times(Call::Append, Fault::Hold, 1);
+        first.block_on(async {
+            let mut producer = world.flow.producer("other").await.unwrap();
+            let sending = async move { producer.append(Message::new("other")).await };
+            tokio::spawn(sending);
+            eventually("the append", || world.faulty.held() == 1).await;
+        });
+        second.block_on(async {
+            next(&mut consumer).await.retry_after(Duration::ZERO);
+            next(&mut consumer).await.ack();
+            quiet().await;
+        });
+        if in_doubt {
+            world.faulty.times(Call::Append, Fault::Hold, 1);
+            first.block_on(async {
+                world.faulty.let_go();
+                eventually("the move", || world.faulty.held() == 1).await;
+            });
+        }
+        drop(first);
+        second.block_on(async {
+            world.faulty.heal();
+            quiet().await;
+            assert_eq!(world.bodies(DEAD).await, ["0"], "in doubt: {in_doubt}");
+            world.pass(SECOND).await;
+            assert_eq!(world.position("in", "work").await, 2);
+        });
+    }
+}
+
+/// Its headers were counted, so nobody could append it again: neither a relay, nor who had to after a move
+/// that failed.
+#[tokio::test]
+async fn a_dead_letter_of_the_largest_message_can_be_appended_back() {
+    const MOST: usize = 10_000;
+    for url in STORAGES {
+        let set = |options: flowstream::Options| {
+            options.max_message_bytes(MOST).retry_for(Duration::ZERO)
+        };
+        let world = world_on(url, set).await;
+        let largest = || Message::new("x".repeat(MOST - 3)).with_key("key");
+        let mut producer = world.flow.producer("in").await.unwrap();
+        producer.append([largest(), largest()]).await.unwrap();
+        let mut consumer = consumer(&world, 10).await;
+        let reason = "no".repeat(4000);
+        let moved = next(&mut consumer).await.dead_letter(&*reason).await;
+        moved.unwrap();
+
+        // A move that fails: whoever has the error appends it.
+        world.faulty.times(Call::Append, Fault::Fail, 1);
+        let failed = next(&mut consumer).await.dead_letter(&*reason).await;
+        let unsent = failed.unwrap_err().take_unsent().unwrap();
+        assert!(unsent.messages()[0].size() > MOST, "with its headers");
+        producer.append(unsent).await.unwrap();
+        world.rest().await;
+        assert_eq!(world.position("in", "work").await, 2);
+
+        // Both are relayed back, by the Sink and by an append.
+        let mut dead = world.flow.consumer(DEAD, "repair").await.unwrap();
+        let back = next(&mut dead).await.into_message();
+        futures::SinkExt::send(&mut producer, back).await.unwrap();
+        let back = next(&mut dead).await.into_message();
+        producer.append(back).await.unwrap();
+        assert_eq!(world.bodies("in").await.len(), 4);
+        // And die once more.
+        let again = next(&mut consumer).await;
+        assert!(again.message().size() > MOST);
+        again.dead_letter(&*reason).await.unwrap();
+
+        // Only what a move adds is free.
+        let more = largest().with_header("dead-letter-mine", vec![0; MOST]);
+        producer.append(more.unwrap()).await.unwrap_err();
+        let more = largest().with_header("mine", "x");
+        producer.append(more.unwrap()).await.unwrap_err();
+    }
+}
+
+/// The most that one append takes.
+#[tokio::test]
+async fn a_dead_letter_as_large_as_an_append_can_be_appended_back() {
+    const MOST: usize = 64 << 20;
+    let world = world_with(|options| options.max_message_bytes(MOST)).await;
+    let mut producer = world.flow.producer("in").await.unwrap();
+    producer.append(Message::new(vec![7; MOST])).await.unwrap();
+    let mut consumer = consumer(&world, 10).await;
+    next(&mut consumer).await.dead_letter("no").await.unwrap();
+    let mut dead = world.flow.consumer(DEAD, "repair").await.unwrap();
+    let back = next(&mut dead).await.into_message();
+    futures::SinkExt::send(&mut producer, back).await.unwrap();
+    assert_eq!(world.flow.stream("in").await.unwrap()[0], 0..2);
+}
+
+/// Dead letters of (a.b, c) and of (a, b.c) went to one stream.
+#[tokio::test]
+async fn groups_with_dots_in_their_names_have_streams_of_their_own_for_the_dead() {
+    let world = world().await;
+    for (stream, group, to) in [("a.b", "c", "a.b.c.dead"), ("a", "b.c", "a.b.c.dead.1")] {
+        world.fill(stream, 1).await;
+        let mut consumer = world.flow.consumer(stream, group).await.unwrap();
+        next(&mut consumer).await.dead_letter(stream).await.unwrap();
+        assert_eq!(world.bodies(to).await, ["0"], "{stream}, {group}");
+    }
 }

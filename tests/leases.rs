@@ -651,13 +651,14 @@ impl Dice for Deaf {
 
 async fn deaf() -> World {
     let clock = flowstream::ManualClock::new();
-    let storage = storage("memory:", Arc::new(clock.clone())).await;
+    let storage = memory(clock.clone());
     let faulty = Faulty::with_dice(storage, Arc::new(Deaf));
     let flow = open(&faulty, &clock, |options| options.retry_for(Duration::ZERO));
     World {
         clock,
         faulty,
         flow,
+        dir: None,
     }
 }
 
@@ -696,7 +697,7 @@ async fn what_nobody_tells_is_found_by_looking_also_beside_what_is_gone() {
 
 /// Storages that are there after one another: the next has as many messages in `orders`.
 async fn successor(world: &World, count: u64) -> Arc<dyn flowstream::storage::Storage> {
-    let storage = storage("memory:", Arc::new(world.clock.clone())).await;
+    let storage = memory(world.clock.clone());
     let options = flowstream::Options::new().clock(world.clock.clone());
     let flow = options.open_storage(storage.clone());
     fill(&flow, "orders", count).await;

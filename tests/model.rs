@@ -7,7 +7,7 @@ use std::future::IntoFuture;
 use std::time::Duration;
 
 use flowstream::storage::Start;
-use flowstream::{Consumer, Delivery, ErrorKind, Message, Producer};
+use flowstream::{Consumer, Delivery, ErrorKind, Message, Producer, Result};
 use futures::{FutureExt, SinkExt};
 use proptest::prelude::*;
 use support::*;
@@ -75,6 +75,11 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::LetGo),
         1 => (0u8..3).prop_map(Op::Hesitate),
     ]
+}
+
+enum Sink {
+    In,
+    Out,
 }
 
 struct Run {
@@ -164,6 +169,32 @@ impl Run {
         }
     }
 
+    /// Gives a message to a sink. One that has an error to tell twice tries again after a while only.
+    async fn give(&mut self, to: Sink, message: Message) -> Result<()> {
+        let clock = self.world.clock.clone();
+        let producer = match to {
+            Sink::In => &mut self.producer,
+            Sink::Out => &mut self.relay,
+        };
+        let time = async {
+            loop {
+                quiet().await;
+                clock.advance(Duration::from_millis(100));
+            }
+        };
+        let giving = async {
+            match to {
+                Sink::In => producer.feed(message).await,
+                Sink::Out => producer.send(message).await,
+            }
+        };
+        tokio::select! {
+            biased;
+            given = soon("a message is taken", giving) => given,
+            () = time => unreachable!("time does not end"),
+        }
+    }
+
     async fn commit(&mut self, commit: flowstream::Committing, done: impl Iterator<Item = u64>) {
         if soon("a commit", commit).await.is_ok() {
             self.durable.extend(done);
@@ -176,7 +207,7 @@ impl Run {
                 for _ in 0..count {
                     let message = self.message();
                     // It is taken, whatever this says.
-                    let _ = soon("a feed", self.producer.feed(message)).await;
+                    let _ = self.give(Sink::In, message).await;
                 }
             }
             Op::Flush => drop(soon("a flush", self.producer.flush()).await),
@@ -233,7 +264,7 @@ impl Run {
             }
             Op::Relay(at) => {
                 if let Some(held) = self.take(at) {
-                    let _ = soon("a relay", self.relay.send(held.into_message())).await;
+                    let _ = self.give(Sink::Out, held.into_message()).await;
                 }
             }
             Op::Shutdown => {
@@ -332,7 +363,12 @@ impl Run {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        // What stands still takes as long as `soon` is patient, each time.
+        max_shrink_time: 60_000,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn the_log_and_the_group_are_as_promised(ops in prop::collection::vec(op(), 1..60)) {

@@ -100,7 +100,7 @@ async fn what_failed_and_what_was_behind_it_come_back_in_order() {
         world.pass_in(BUDGET * 2, 100).await;
         let error = assert_ready!(sink.enter(|cx, sink| futures::Sink::poll_flush(sink, cx)));
         assert_eq!(error.unwrap_err().in_doubt(), in_doubt);
-        let batches = sink.enter(|_, mut sink| sink.take_unsent());
+        let batches = sink.take_unsent().await;
         let sizes: Vec<usize> = batches.iter().map(|batch| batch.len()).collect();
         assert_eq!(sizes, [2, 2, 1]);
         let bodies = batches.iter().flat_map(|batch| batch.messages()).map(text);
@@ -126,7 +126,7 @@ async fn what_lands_late_doubles_nothing() {
     let error = assert_ready!(sink.enter(|cx, sink| futures::Sink::poll_flush(sink, cx)));
     assert!(error.unwrap_err().in_doubt());
     let mut producer = sink.into_inner();
-    let batches = producer.take_unsent();
+    let batches = producer.take_unsent().await;
     assert!(batches.iter().all(|batch| batch.in_doubt()));
     world.faulty.clear(Call::Append);
     for batch in batches {

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use flowstream::ErrorKind;
 use flowstream::storage::{
-    Append, Appended, Claim, Group, Id, Lease, Name, Partition, PostgresOptions, PostgresStorage,
-    Ranges, RecordsBuilder, Row, Start, Storage, Verdicts,
+    Append, Appended, Claim, Group, Id, Lease, Name, Over, Partition, PostgresOptions,
+    PostgresStorage, Ranges, RecordsBuilder, Row, Start, Storage, Verdicts,
 };
 use futures::FutureExt;
 use postgres_support::proxy::{Network, Proxy};
@@ -81,7 +81,7 @@ async fn claim(storage: &PostgresStorage, group: &Group, over: Option<(u64, u64)
     let claim = Claim {
         group: group.clone(),
         owner,
-        over,
+        over: over.map(|(epoch, generation)| Over::another(epoch, generation)),
     };
     let state = storage.claim(claim).await.expect("a claim");
     assert_eq!(state.owner, Some(owner));
@@ -193,7 +193,7 @@ async fn a_backend_that_was_killed_wrote_nothing_and_leaves_a_doubt() {
 async fn a_silent_network_is_an_error_in_time_and_the_pool_recovers() {
     let database = cluster().database();
     let proxy = Proxy::start(cluster().port()).await;
-    let options = PostgresOptions::new().statement_timeout(Duration::from_millis(500));
+    let options = PostgresOptions::new().statement_timeout(Duration::from_secs(5));
     let storage = PostgresStorage::connect(&proxy.url(&database), options)
         .await
         .unwrap();

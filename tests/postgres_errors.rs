@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use flowstream::{ErrorKind, Options};
 use futures::SinkExt;
-use postgres_support::Cluster;
+use postgres_support::{Cluster, FAULTS};
 
 mod postgres_support;
 
@@ -16,22 +16,6 @@ fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
     CLUSTER.get_or_init(Cluster::start_new)
 }
-
-/// Each insert of a batch fails as the one row of `public.fault` says, if there is one.
-const FAULTS: &str = "
-    CREATE TABLE public.fault (code text);
-    CREATE FUNCTION public.fail() RETURNS trigger LANGUAGE plpgsql AS $$
-    DECLARE
-        found text;
-    BEGIN
-        SELECT code INTO found FROM public.fault;
-        IF found IS NOT NULL THEN
-            RAISE EXCEPTION 'it fails' USING ERRCODE = found;
-        END IF;
-        RETURN NEW;
-    END $$;
-    CREATE TRIGGER fail BEFORE INSERT ON flowstream.batches FOR EACH ROW
-        EXECUTE FUNCTION public.fail()";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_server_says_is_told_by_kind() {
@@ -69,7 +53,7 @@ async fn what_the_server_says_is_told_by_kind() {
             (kind, in_doubt),
             "{code}: {error}"
         );
-        producer.take_unsent();
+        producer.take_unsent().await;
     }
     assert_eq!(hasty.stream("orders").await.expect("bounds")[0], 0..0);
 

@@ -2,16 +2,21 @@
 
 #![cfg(feature = "postgres")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use flowstream::postgres::{self, ProducerExt};
+use flowstream::storage::{PostgresOptions, PostgresStorage};
 use flowstream::{Consumer, Control, Delivery, ErrorKind, Flowstream, Message, Options};
 use futures::SinkExt;
 use postgres_support::proxy::Proxy;
 use postgres_support::{Cluster, Stop};
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{Connection, PgConnection, PgPool};
 
 mod postgres_support;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 async fn open(proxy: &Proxy) -> Flowstream {
     let options = Options::new().retry_for(PATIENCE);
@@ -131,4 +136,83 @@ async fn another_cluster_behind_the_address_is_noticed() {
     let error = next(&mut consumer).await.expect_err("it is told");
     assert_eq!(error.kind(), ErrorKind::Data, "{error}");
     take(&mut consumer, named("other", 0..10)).await;
+}
+
+/// What a transaction appended was moved into the log by a primary that is gone; on the one that
+/// follows it is still to be moved. Nobody says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_move_that_was_lost_with_its_primary_is_made_again() {
+    let primary = Cluster::start_new();
+    let proxy = Proxy::start(primary.port()).await;
+    let pool = PgPool::connect(&proxy.url("postgres")).await;
+    let pool = pool.expect("a pool");
+    let flow = open(&proxy).await;
+    let consumer = flow.consumer("orders", "billing").await;
+    let mut consumer = consumer.expect("a consumer");
+    let mut orders = flow.producer("orders").await.expect("a producer");
+    send(&flow, named("before", 0..1)).await;
+    take(&mut consumer, named("before", 0..1)).await;
+    let standby = primary.standby();
+
+    let mut holder = PgConnection::connect(&primary.url("postgres")).await;
+    let holder = holder.as_mut().expect("a session");
+    let held = "BEGIN; SELECT FROM flowstream.partitions FOR UPDATE";
+    sqlx::raw_sql(held).execute(&mut *holder).await.unwrap();
+    let mut tx = pool.begin().await.expect("a transaction");
+    let message = Message::new("left");
+    orders.append_in(&mut tx, message).await.expect("appended");
+    postgres::commit(tx).await.expect("committed");
+    standby.catch_up(&primary);
+    standby.stop_following();
+    sqlx::raw_sql("COMMIT").execute(holder).await.unwrap();
+    let delivery = next(&mut consumer).await.expect("no error");
+    assert_eq!(delivery.body(), &b"left"[..]);
+    drop(delivery);
+
+    primary.stop(Stop::Immediate);
+    standby.promote();
+    proxy.lead_to(standby.port());
+    // That it was gone may be seen, and told, before it is back.
+    let again = match next(&mut consumer).await {
+        Err(error) if error.kind() == ErrorKind::Data => next(&mut consumer).await,
+        again => again,
+    };
+    let delivery = again.expect("no other error");
+    assert_eq!(delivery.body(), &b"left"[..]);
+    delivery.commit().await.expect("a commit");
+}
+
+/// Where nobody listens, and the application has all connections of its pool.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_failover_one_transaction_is_refused_and_the_next_is_not() {
+    let primary = Cluster::start_new();
+    let proxy = Proxy::start(primary.port()).await;
+    let pool = PgPoolOptions::new().max_connections(1);
+    let pool = pool.connect(&proxy.url("postgres")).await.expect("a pool");
+    let options = PostgresOptions::new().listen(false);
+    let storage = PostgresStorage::from_pool(pool.clone(), options).await;
+    let options = Options::new().retry_for(PATIENCE);
+    let flow = options.open_storage(Arc::new(storage.expect("it opens")));
+    let mut orders = flow.producer("orders").await.expect("a producer");
+    let standby = primary.standby();
+    standby.catch_up(&primary);
+    primary.stop(Stop::Immediate);
+    standby.promote();
+    proxy.lead_to(standby.port());
+    let mut refused = 0;
+    loop {
+        let mut tx = pool.begin().await.expect("a transaction");
+        match orders.append_in(&mut tx, Message::new("late")).await {
+            Ok(()) => break postgres::commit(tx).await.expect("committed"),
+            // The storage has connections of its own, and one was being made while nobody was there.
+            Err(error) if error.is_transient() => continue,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Invalid, "{error}"),
+        }
+        refused += 1;
+        assert_eq!(refused, 1);
+    }
+    assert_eq!(refused, 1, "it was of the server before");
+    let consumer = flow.consumer("orders", "billing").await;
+    let delivery = next(&mut consumer.expect("a consumer")).await;
+    assert_eq!(delivery.expect("no error").body(), &b"late"[..]);
 }

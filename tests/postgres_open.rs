@@ -298,6 +298,51 @@ async fn a_role_without_rights_is_told_what_to_run_and_needs_few() {
 }
 
 /// A message with its commit, in one transaction.
+/// For change capture, or for an upgrade by logical replication.
+#[tokio::test]
+async fn a_database_whose_tables_are_all_published_opens() {
+    let database = cluster().database();
+    cluster().psql(&database, "CREATE PUBLICATION everything FOR ALL TABLES");
+    let flow = flowstream::open(&cluster().url(&database)).await;
+    let flow = flow.expect("it opens");
+    round_trip(&flow).await;
+    let without_key = "SELECT c.relname FROM pg_class c
+        WHERE c.relnamespace = 'flowstream'::regnamespace AND c.relkind = 'r'
+            AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)";
+    assert_eq!(cluster().psql(&database, without_key).trim(), "");
+}
+
+#[tokio::test]
+async fn a_schema_of_somebody_else_is_filled() {
+    let database = cluster().database();
+    let role = format!("fills_{database}");
+    let made = format!(
+        "CREATE ROLE {role} LOGIN; CREATE SCHEMA flowstream;
+         GRANT USAGE, CREATE ON SCHEMA flowstream TO {role}"
+    );
+    cluster().psql(&database, &made);
+    let flow = flowstream::open(&cluster().url_as(&role, &database)).await;
+    round_trip(&flow.expect("it opens")).await;
+}
+
+/// Logical replication copies rows, and not how far the sequences are.
+#[tokio::test]
+async fn sequences_behind_their_tables_catch_up() {
+    let database = cluster().database();
+    let flow = flowstream::open(&cluster().url(&database)).await;
+    let flow = flow.expect("it opens");
+    for n in 0..50 {
+        let stream = format!("before {n}");
+        drop(flow.consumer(stream, "billing").await.expect("a group"));
+    }
+    let behind = "ALTER TABLE flowstream.streams ALTER stream_id RESTART;
+                  ALTER TABLE flowstream.leases ALTER group_id RESTART";
+    cluster().psql(&database, behind);
+    let after = flow.consumer("after", "billing").await;
+    drop(after.expect("a stream and a group"));
+    round_trip(&flow).await;
+}
+
 async fn relay(flow: &Flowstream, from: &str, to: &str) {
     let mut consumer = flow.consumer(from, "billing").await.expect("a consumer");
     let delivery = consumer.try_next().await.expect("no error").expect("one");
@@ -326,7 +371,8 @@ async fn errors_name_neither_role_nor_password() {
         format!("postgres://secret_role:hunter2@127.0.0.1:{port}x/x"),
         format!("postgres://secret_role:hunter2@127.0.0.1:{port}/x?sslmode=hunter2"),
     ] {
-        let error = flowstream::open(&url).await.expect_err("it does not open");
+        let hasty = Options::new().retry_for(Duration::ZERO);
+        let error = hasty.open(&url).await.expect_err("it does not open");
         let shown = format!("{error} {error:?}");
         assert!(
             !shown.contains("secret_") && !shown.contains("hunter2"),

@@ -184,7 +184,8 @@ async fn a_server_without_room_is_waited_for() {
     while let Ok(hog) = <sqlx::PgConnection as sqlx::Connection>::connect(&url).await {
         hogs.push(hog);
     }
-    let error = flowstream::open(&url).await.unwrap_err();
+    let hasty = Options::new().retry_for(Duration::ZERO);
+    let error = hasty.open(&url).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert!(!error.in_doubt(), "{error}");
     hogs.pop();
@@ -300,7 +301,7 @@ async fn a_silent_network_keeps_nobody_who_opens() {
 async fn a_silent_network_keeps_nobody_who_closes() {
     let database = cluster().database();
     let proxy = Proxy::start(cluster().port()).await;
-    let options = PostgresOptions::new().statement_timeout(Duration::from_secs(3));
+    let options = PostgresOptions::new().statement_timeout(Duration::from_secs(10));
     let storage = PostgresStorage::connect(&proxy.url(&database), options).await;
     let storage = storage.expect("it opens");
     let subscription = storage.notifications();

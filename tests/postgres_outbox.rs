@@ -7,12 +7,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use flowstream::postgres::{self, DeliveryExt, ProducerExt, sqlx};
-use flowstream::storage::{PostgresOptions, PostgresStorage};
+use flowstream::storage::{Id, PostgresOptions, PostgresStorage};
 use flowstream::{Error, ErrorKind, Flowstream, Message, Options, Producer};
 use postgres_support::proxy::{Network, Proxy};
 use postgres_support::{Bouncer, Cluster};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Acquire, PgPool};
+use sqlx::{Acquire, Connection, PgConnection, PgPool};
 
 mod postgres_support;
 
@@ -28,7 +28,7 @@ fn pool(url: &str, level: &str) -> PgPool {
     let server: PgConnectOptions = url.parse().unwrap();
     PgPoolOptions::new()
         .max_connections(20)
-        .acquire_timeout(Duration::from_secs(60))
+        .acquire_timeout(Duration::from_secs(600))
         .connect_lazy_with(server.options([("default_transaction_isolation", level)]))
 }
 
@@ -48,9 +48,9 @@ async fn bodies(flow: &Flowstream, stream: &str, partition: u32, count: usize) -
 }
 
 async fn eventually(mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(600);
     while !holds().await {
-        assert!(Instant::now() < deadline, "not within a minute");
+        assert!(Instant::now() < deadline, "not within ten minutes");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -187,6 +187,23 @@ async fn whoever_opens_the_storage_next_finds_it() {
     tx.commit().await.unwrap();
     let flow = flowstream::open(&url).await.expect("it opens");
     assert_eq!(bodies(&flow, "orders", 0, 1).await, ["late"]);
+}
+
+/// Nobody opens anything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_polls_finds_what_a_process_left_that_is_gone() {
+    let url = cluster().url(&cluster().database());
+    let flow = flowstream::open(&url).await.expect("it opens");
+    let mut consumer = flow.consumer("orders", "billing").await.expect("one");
+    let mut session = PgConnection::connect(&url).await.expect("a session");
+    for body in ["one", "other"] {
+        leave(&mut session, body, &[0]).await;
+        let delivery = tokio::time::timeout(Duration::from_secs(60), consumer.try_next());
+        let delivery = delivery.await.expect("within a minute").expect("no error");
+        let delivery = delivery.expect("a delivery");
+        assert_eq!(delivery.body(), body.as_bytes());
+        delivery.commit().await.expect("committed");
+    }
 }
 
 /// What was committed with `postgres::commit` is in the log before the storage is closed.
@@ -330,6 +347,129 @@ async fn many_clients_and_movers() {
     }
 }
 
+/// Whoever waited for a lock of the application appends behind whom it waited for, whichever of them
+/// began to write first, and whichever process moves it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_keep_the_order_of_the_locks() {
+    const WRITERS: usize = 8;
+    const EACH: usize = 250;
+    let url = cluster().url(&cluster().database());
+    let pool = pool(&url, "read committed");
+    let made = "CREATE TABLE seen (xid xid8 DEFAULT pg_current_xact_id());
+                CREATE TABLE counter (n bigint); INSERT INTO counter VALUES (0)";
+    sqlx::raw_sql(made).execute(&pool).await.expect("tables");
+    let mut flows = Vec::new();
+    for _ in 0..2 {
+        flows.push(flowstream::open(&url).await.expect("it opens"));
+    }
+    let mut writers = Vec::new();
+    for writer in 0..WRITERS {
+        let producer = flows[writer % flows.len()].producer("orders").await;
+        writers.push(tokio::spawn(write_in_turns(
+            pool.clone(),
+            producer.expect("a producer"),
+            EACH,
+        )));
+    }
+    for writer in writers {
+        writer.await.expect("a writer");
+    }
+    let bodies = bodies(&flows[0], "orders", 0, WRITERS * EACH).await;
+    let numbers: Vec<usize> = bodies.iter().map(|body| body.parse().unwrap()).collect();
+    let inversions = numbers.array_windows().filter(|[one, next]| one > next);
+    assert_eq!(inversions.count(), 0);
+    assert_eq!(numbers, Vec::from_iter(1..=WRITERS * EACH));
+}
+
+/// Each transaction writes at its beginning, and appends the number that it got under a lock.
+async fn write_in_turns(pool: PgPool, mut orders: Producer, count: usize) {
+    for n in 0..count {
+        let mut tx = pool.begin().await.unwrap();
+        let writes = sqlx::query("INSERT INTO seen DEFAULT VALUES").execute(&mut *tx);
+        writes.await.expect("a write");
+        for _ in 0..n % 4 {
+            sqlx::query("SELECT 1").execute(&mut *tx).await.unwrap();
+        }
+        let turn = sqlx::query_scalar("UPDATE counter SET n = n + 1 RETURNING n");
+        let number: i64 = turn.fetch_one(&mut *tx).await.expect("a turn");
+        let message = Message::new(number.to_string());
+        orders.append_in(&mut tx, message).await.expect("appended");
+        postgres::commit(tx).await.expect("committed");
+    }
+}
+
+/// What a call leaves in the outbox, with its message in each of these partitions.
+async fn leave(session: &mut PgConnection, body: &str, partitions: &[i32]) {
+    let place = sqlx::query_scalar("SELECT flowstream.incarnation()::text");
+    let place: String = place.fetch_one(&mut *session).await.expect("a place");
+    let sql = include_str!("../src/storage/postgres/sql/append_many_in.sql");
+    let count = partitions.len();
+    let call = sqlx::query(sqlx::AssertSqlSafe(sql.replace("{schema}", "flowstream")))
+        .bind(place)
+        .bind(uuid::Uuid::from_u128(Id::random().0))
+        .bind(vec!["orders"; count])
+        .bind(partitions)
+        .bind(vec![1; count])
+        .bind(vec![&(body.len() as u32).to_le_bytes()[..]; count])
+        .bind(vec![body.as_bytes(); count])
+        .bind(vec![None::<Vec<u8>>; count])
+        .bind(vec![None::<Vec<u8>>; count]);
+    call.execute(session).await.expect("it is left");
+}
+
+/// Opens and closes a storage, so that everything is there and nobody moves anything.
+async fn prepare(url: &str, partitions: u32) {
+    let flow = flowstream::open(url).await.expect("it opens");
+    flow.create_stream("orders", partitions)
+        .await
+        .expect("a stream");
+    flow.close().await.expect("closed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_had_committed_before_a_call_comes_before_it() {
+    let url = cluster().url(&cluster().database());
+    prepare(&url, 1).await;
+    let pool = pool(&url, "read committed");
+    let mut first_to_write = pool.begin().await.unwrap();
+    let writes = sqlx::query("SELECT pg_current_xact_id()").execute(&mut *first_to_write);
+    writes.await.expect("it begins to write");
+    let mut first_to_append = pool.begin().await.unwrap();
+    leave(&mut first_to_append, "one", &[0]).await;
+    first_to_append.commit().await.expect("committed");
+    leave(&mut first_to_write, "other", &[0]).await;
+    first_to_write.commit().await.expect("committed");
+    let flow = flowstream::open(&url).await.expect("it opens");
+    assert_eq!(bodies(&flow, "orders", 0, 2).await, ["one", "other"]);
+}
+
+/// A transaction may be moved in pieces: its calls one after the other, each as a whole.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_move_ends_between_calls() {
+    let database = cluster().database();
+    let url = cluster().url(&database);
+    prepare(&url, 2).await;
+    let pool = pool(&url, "read committed");
+    let mut transactions = [pool.begin().await.unwrap(), pool.begin().await.unwrap()];
+    for n in 0..6 {
+        leave(&mut transactions[n % 2], &n.to_string(), &[0, 1]).await;
+    }
+    for transaction in transactions {
+        transaction.commit().await.expect("committed");
+    }
+    // The fifth row is in the middle of a call, which as a whole would be too much.
+    for expected in ["0:2 1:2|t", "0:4 1:4|t", "0:6 1:6|f", "|f"] {
+        let moved = "SELECT string_agg(partition || ':' || end_offset, ' ' ORDER BY partition), bool_or(is_more)
+                     FROM flowstream.move_outbox(NULL, 5)";
+        assert_eq!(cluster().psql(&database, moved).trim(), expected);
+    }
+    let flow = flowstream::open(&url).await.expect("it opens");
+    for partition in 0..2 {
+        let bodies = bodies(&flow, "orders", partition, 6).await;
+        assert_eq!(bodies, ["0", "1", "2", "3", "4", "5"]);
+    }
+}
+
 /// Commits in one way or the other, or rolls back.
 async fn transact(
     pool: &PgPool,
@@ -428,8 +568,15 @@ async fn a_lost_answer_is_in_doubt() {
     let mut orders = flow.producer("orders").await.expect("a producer");
     let mut tx = pool.begin().await.unwrap();
     // Holds the commit up until the line is cut.
+    let mut holder = self::pool(&cluster().url(&database), "read committed")
+        .begin()
+        .await
+        .unwrap();
+    let lock = sqlx::raw_sql("SELECT pg_advisory_xact_lock(1)");
+    lock.execute(&mut *holder).await.unwrap();
     sqlx::raw_sql(
-        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(2); RETURN NULL; END';
+        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql
+             AS 'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END';
          CREATE TABLE slow (id int);
          CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON slow DEFERRABLE INITIALLY DEFERRED
              FOR EACH ROW EXECUTE FUNCTION wait();
@@ -452,6 +599,7 @@ async fn a_lost_answer_is_in_doubt() {
     proxy.set(Network::Cut);
     let error = committing.await.unwrap().expect_err("no answer");
     assert!(error.in_doubt() && error.is_transient(), "{error:?}");
+    holder.rollback().await.unwrap();
     // It did commit, and that is found.
     assert_eq!(bodies(&flow, "orders", 0, 1).await, ["perhaps"]);
 }
@@ -571,36 +719,74 @@ async fn through_a_transaction_pooler() {
     );
 }
 
-/// The server counts transactions from less than a move saw: a restored database.
+/// Another server, after a failover, or one that counts transactions from less than a move saw: a
+/// restored database.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_move_looks_at_all_where_the_server_is_not_the_one_it_was() {
     let database = cluster().database();
     let url = cluster().url(&database);
-    let pool = pool(&url, "read committed");
-    let flow = flowstream::open(&url).await.expect("it opens");
-    let mut orders = flow.producer("orders").await.expect("a producer");
-    flow.close().await.expect("closed");
-    drop(flow);
-    let flow = flowstream::open(&url).await.expect("it opens");
-    orders = flow.producer("orders").await.unwrap_or(orders);
-    let mut tx = pool.begin().await.unwrap();
-    orders
-        .append_in(&mut tx, Message::new("restored"))
-        .await
-        .expect("appended");
-    flow.close().await.expect("closed");
-    tx.commit().await.unwrap();
-    let seen = |at: &str| {
-        format!("SELECT coalesce(stream, 'none') FROM flowstream.move_outbox('{at}', 100)")
+    prepare(&url, 1).await;
+    let mut session = PgConnection::connect(&url).await.expect("a session");
+    let moved = |seen: &str| {
+        let moved =
+            format!("SELECT coalesce(stream, 'none') FROM flowstream.move_outbox({seen}, 100)");
+        cluster().psql(&database, &moved).trim().to_owned()
     };
-    let now = cluster().psql(&database, "SELECT pg_current_snapshot()");
-    assert_eq!(
-        cluster().psql(&database, &seen(now.trim())).trim(),
-        "none",
-        "moved before that"
+    let here = "flowstream.incarnation() || '/' || extract(epoch FROM pg_postmaster_start_time())";
+    let now = &format!("{here} || ' ' || pg_current_snapshot()");
+    for elsewhere in [
+        &format!("{here} || ' 9000000000:9000000000:'"),
+        "'7/7 ' || pg_current_snapshot()",
+        // It ran since then, or its files were put back: it is told by when it was started.
+        "flowstream.incarnation() || '/7 ' || pg_current_snapshot()",
+    ] {
+        leave(&mut session, "restored", &[0]).await;
+        assert_eq!(moved(now), "none", "moved before that");
+        assert_eq!(moved(elsewhere), "orders");
+    }
+}
+
+/// A failover may lose a stream whose messages a transaction appends later: its process knows it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_goes_to_a_stream_that_is_gone_is_kept() {
+    let database = cluster().database();
+    let url = cluster().url(&database);
+    prepare(&url, 1).await;
+    let mut session = PgConnection::connect(&url).await.expect("a session");
+    leave(&mut session, "kept", &[0]).await;
+    cluster().psql(
+        &database,
+        "DELETE FROM flowstream.partitions; DELETE FROM flowstream.streams",
     );
-    let far = "9000000000:9000000000:";
-    assert_eq!(cluster().psql(&database, &seen(far)).trim(), "orders");
+    for at_most in [1, 100] {
+        let moved =
+            format!("SELECT stream IS NULL, is_more FROM flowstream.move_outbox(NULL, {at_most})");
+        assert_eq!(cluster().psql(&database, &moved).trim(), "t|f");
+    }
+    assert_eq!(outbox_rows(&database), "1");
+    prepare(&url, 1).await;
+    let flow = flowstream::open(&url).await.expect("it opens");
+    assert_eq!(bodies(&flow, "orders", 0, 1).await, ["kept"]);
+}
+
+/// Its id may stand for another one there, or for none yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_of_a_server_that_is_gone_is_over() {
+    let url = cluster().url(&cluster().database());
+    prepare(&url, 1).await;
+    let mut session = PgConnection::connect(&url).await.expect("a session");
+    let place = sqlx::query_scalar("SELECT flowstream.incarnation()::text");
+    let here: String = place.fetch_one(&mut session).await.expect("a place");
+    let sql = include_str!("../src/storage/postgres/sql/look.sql");
+    let look = sqlx::query_as(sqlx::AssertSqlSafe(sql.replace("{schema}", "flowstream")))
+        .bind([here, "7".to_owned()])
+        .bind(["9000000000", "9000000000"])
+        .bind(["", ""])
+        .bind([0, 0])
+        .bind(["", ""])
+        .bind([0_i64, 0]);
+    let over: Vec<(i32, bool)> = look.fetch_all(&mut session).await.expect("a look");
+    assert_eq!(over, [(2, false)]);
 }
 
 /// Prints how moves fare while a snapshot is held open. Run with

@@ -11,6 +11,7 @@ use flowstream::storage::{
     Read, RecordsBuilder, Row, Start, Storage,
 };
 use postgres_support::Cluster;
+use sqlx::{Connection, PgConnection};
 
 mod postgres_support;
 
@@ -86,6 +87,75 @@ async fn entries<F: Future<Output = ()>>(
     storage.close().await.expect("it closes");
     cluster.wait_for_sessions(database);
     (read() - before) / 5
+}
+
+/// What was moved is not looked at again, also while a snapshot that is held open keeps it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_move_walks_over_nothing_that_was_moved() {
+    let cluster = Cluster::start_new();
+    let database = cluster.database();
+    fill(&cluster, &database).await;
+    let url = cluster.url(&database);
+    let mut pin = PgConnection::connect(&url).await.expect("a session");
+    let pins = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT pg_current_xact_id()";
+    sqlx::raw_sql(pins).execute(&mut pin).await.expect("a pin");
+    let leave = |count: u64| {
+        let rows = format!(
+            "INSERT INTO flowstream.outbox (batch_id, stream, partition, count, ends, bodies)
+             SELECT gen_random_uuid(), 'orders', 0, 1, '\\x01000000', 'x' FROM generate_series(1, {count})"
+        );
+        cluster.psql(&database, &rows);
+    };
+    let move_since = |seen: &str| {
+        let moved = format!(
+            "SELECT DISTINCT is_more, coalesce(now_seen, '') FROM flowstream.move_outbox({seen}, 10000)"
+        );
+        let moved = cluster.psql(&database, &moved);
+        let (is_more, seen) = moved.trim().split_once('|').expect("two columns");
+        (is_more == "t", format!("'{seen}'"))
+    };
+    leave(BATCHES);
+    let mut moved = move_since("NULL");
+    while moved.0 {
+        moved = move_since("NULL");
+    }
+    let read = || -> u64 {
+        let sql =
+            "SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE schemaname = 'flowstream'";
+        cluster
+            .psql(&database, sql)
+            .trim()
+            .parse()
+            .expect("a count")
+    };
+    let before = read();
+    for _ in 0..5 {
+        leave(3);
+        moved = move_since(&moved.1);
+        assert!(!moved.0);
+    }
+    let entries = (read() - before) / 5;
+    println!("index entries a move: {entries}");
+    assert!(entries < 100, "a move reads {entries} index entries");
+
+    cluster.psql(&database, "SELECT flowstream.create_stream('wide', 2000)");
+    let wide = "INSERT INTO flowstream.outbox (batch_id, stream, partition, count, ends, bodies)
+                SELECT gen_random_uuid(), 'wide', n, 1, '\\x01000000', 'x' FROM generate_series(0, 499) n";
+    cluster.psql(&database, wide);
+    let before = read();
+    moved = move_since(&moved.1);
+    assert!(!moved.0);
+    let entries = (read() - before) / 500;
+    println!("index entries a partition: {entries}");
+    assert!(
+        entries < 100,
+        "a move reads {entries} index entries a partition"
+    );
+
+    let end = "SELECT end_offset FROM flowstream.bounds(1, 0)";
+    let end: u64 = cluster.psql(&database, end).trim().parse().unwrap();
+    assert_eq!(end, 2 * BATCHES + 15);
+    drop(pin);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -190,5 +260,106 @@ async fn no_call_walks_the_log() {
     println!("index entries a call: {measured:?}");
     for (call, entries) in measured {
         assert!(entries < 500, "{call} reads {entries} index entries");
+    }
+}
+
+/// What a session reads of the schema, as rows of tables and entries of indexes, while it does this.
+fn read_by(cluster: &Cluster, database: &str, sql: &str) -> u64 {
+    let read = || -> u64 {
+        let sql = "SELECT (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE schemaname = 'flowstream')
+                       + (SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE schemaname = 'flowstream')";
+        cluster.psql(database, sql).trim().parse().expect("a count")
+    };
+    let before = read();
+    // As the sessions of a storage.
+    let settings = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off;
+                    SET enable_hashjoin = off; SET enable_mergejoin = off;";
+    cluster.psql(database, &format!("{settings} {sql}"));
+    cluster.wait_for_sessions(database);
+    read() - before
+}
+
+/// Each piece of a move looked at all that waited.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_piece_of_a_move_reads_no_more_than_it_moves() {
+    let cluster = Cluster::start_new();
+    let database = cluster.database();
+    fill(&cluster, &database).await;
+    let rows = format!(
+        "INSERT INTO flowstream.outbox (batch_id, stream, partition, count, ends, bodies)
+         SELECT gen_random_uuid(), 'orders', 0, 1, '\\x01000000', 'x' FROM generate_series(1, {BATCHES})"
+    );
+    cluster.psql(&database, &rows);
+    let moves = "DO $$ DECLARE seen text; more boolean := true; BEGIN
+                     WHILE more LOOP
+                         SELECT m.now_seen, m.is_more INTO seen, more
+                             FROM flowstream.move_outbox(seen, 1000) m;
+                     END LOOP;
+                 END $$";
+    let entries = read_by(&cluster, &database, moves);
+    let left = "SELECT count(*) FROM flowstream.outbox";
+    assert_eq!(cluster.psql(&database, left).trim(), "0");
+    println!("entries read by the moves of {BATCHES} rows: {entries}");
+    assert!(entries < 20 * BATCHES, "{entries} entries");
+}
+
+/// For each row all partitions of the stream were walked, and all rows of the append.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_goes_to_many_partitions_reads_as_much_for_each() {
+    const PARTITIONS: u64 = 2_000;
+    let cluster = Cluster::start_new();
+    let database = cluster.database();
+    fill(&cluster, &database).await;
+    cluster.psql(
+        &database,
+        &format!("SELECT flowstream.create_stream('wide', {PARTITIONS})"),
+    );
+    let arrays = format!(
+        "array_fill('wide'::text, ARRAY[{PARTITIONS}]), ARRAY(SELECT generate_series(0, {PARTITIONS} - 1))"
+    );
+    let begin = format!(
+        "SELECT count(*) FROM flowstream.begin_append('00000000-0000-0000-0000-000000000007', NULL, {arrays}, "
+    );
+    let (none, lease) = (
+        "'{}', '{}', '{}', '{}', '{}', '{}')",
+        format!(
+            "array_fill('wide'::text, ARRAY[{PARTITIONS}]), ARRAY(SELECT generate_series(0, {PARTITIONS} - 1)),
+             array_fill('g'::text, ARRAY[{PARTITIONS}]),
+             array_fill('00000000-0000-0000-0000-000000000001'::uuid, ARRAY[{PARTITIONS}]),
+             array_fill(1::bigint, ARRAY[{PARTITIONS}]), array_fill('{{[0,1)}}'::text, ARRAY[{PARTITIONS}]))"
+        ),
+    );
+    let settle = |id: u32| {
+        format!(
+            "SELECT count(*) FROM flowstream.settle('00000000-0000-0000-0000-{id:012}', {arrays})"
+        )
+    };
+    let groups = "SELECT count(flowstream.create_group('wide', p::int, 'g', 'earliest', 0, now())) FROM
+                  generate_series(0, 1999) p; UPDATE flowstream.leases SET epoch = 1,
+                  owner = '00000000-0000-0000-0000-000000000001', incarnation = flowstream.incarnation()";
+    cluster.psql(&database, groups);
+    let rows = "INSERT INTO flowstream.batches
+                SELECT stream_id, partition, 0, 1, now(), '00000000-0000-0000-0000-000000000007',
+                    '\\x01000000', 'x' FROM flowstream.partitions
+                    JOIN flowstream.streams s USING (stream_id) WHERE s.name = 'wide'";
+    let measured = [
+        (
+            "begin",
+            read_by(&cluster, &database, &format!("{begin}{none}")),
+        ),
+        (
+            "commits",
+            read_by(&cluster, &database, &format!("{begin}{lease}")),
+        ),
+        ("settle, refused", read_by(&cluster, &database, &settle(6))),
+        ("known", {
+            cluster.psql(&database, rows);
+            read_by(&cluster, &database, &format!("{begin}{none}"))
+        }),
+        ("settle, known", read_by(&cluster, &database, &settle(7))),
+    ];
+    println!("entries read of {PARTITIONS} partitions: {measured:?}");
+    for (call, entries) in measured {
+        assert!(entries < 50 * PARTITIONS, "{call} reads {entries} entries");
     }
 }

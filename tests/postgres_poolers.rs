@@ -2,10 +2,10 @@
 
 #![cfg(feature = "postgres")]
 
-use std::sync::OnceLock;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
-use flowstream::storage::{Name, PostgresOptions, PostgresStorage, Storage};
+use flowstream::storage::{PostgresOptions, PostgresStorage};
 use flowstream::{Consumer, Delivery, ErrorKind, Flowstream, Message, Options, Status};
 use futures::{SinkExt, StreamExt, TryStreamExt};
 use postgres_support::{Bouncer, Cluster};
@@ -25,7 +25,7 @@ async fn on_pool(url: &str, options: PostgresOptions) -> Flowstream {
         .max_connections(6)
         .connect_lazy_with(server.statement_cache_capacity(0));
     let storage = PostgresStorage::from_pool(pool, options).await;
-    Options::new().open_storage(std::sync::Arc::new(storage.expect("it opens")))
+    Options::new().open_storage(Arc::new(storage.expect("it opens")))
 }
 
 async fn send(flow: &Flowstream, numbers: std::ops::Range<u32>) {
@@ -146,6 +146,9 @@ async fn a_day_of_work_without_prepared_statements() {
     a_day_of_work(first, on_pool(&url, options).await).await;
 }
 
+/// What is not answered by then is late; what is not held up is answered on a slow machine, too.
+const LATE: Duration = Duration::from_secs(5);
+
 /// How many statements of the storage run or wait.
 fn at_work(database: &str) -> u32 {
     let sql = format!(
@@ -157,25 +160,25 @@ fn at_work(database: &str) -> u32 {
 
 /// A statement that nobody waits for any more ends on the server, though no session has a timeout.
 async fn a_late_statement_ends(storage: PostgresStorage, database: &str) {
-    let stream = Name::new("orders").unwrap();
-    let created = storage.create_stream(&stream, None).await;
-    created.expect("a stream");
+    let options = Options::new().retry_for(Duration::ZERO);
+    let flow = options.open_storage(Arc::new(storage));
+    let mut orders = flow.producer("orders").await.expect("a producer");
     let mut holder = PgConnection::connect(&cluster().url(database))
         .await
         .unwrap();
-    let lock = "BEGIN; LOCK flowstream.streams";
+    let lock = "BEGIN; LOCK flowstream.batches";
     sqlx::raw_sql(lock).execute(&mut holder).await.unwrap();
-    let other = Name::new("others").unwrap();
-    let error = storage.create_stream(&other, None).await.unwrap_err();
+    let error = orders.append(Message::new("late")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    let deadline = Instant::now() + Duration::from_secs(120);
     while at_work(database) > 0 {
+        assert!(Instant::now() < deadline, "it is cancelled");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     // It is as if it had never been.
     drop(holder);
-    let count = "SELECT count(*) FROM flowstream.streams";
-    assert_eq!(cluster().psql(database, count).trim(), "1");
-    storage.create_stream(&other, None).await.expect("a stream");
+    assert_eq!(flow.stream("orders").await.expect("bounds")[0], 0..0);
+    orders.append(Message::new("next")).await.expect("appended");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -184,8 +187,27 @@ async fn a_late_statement_is_cancelled_in_a_pool_of_the_application() {
     // It waits for locks as long as it takes.
     let server: PgConnectOptions = cluster().url(&database).parse().unwrap();
     let pool = PgPool::connect_lazy_with(server.options([("lock_timeout", "1h")]));
-    let options = PostgresOptions::new().statement_timeout(Duration::from_millis(200));
+    let options = PostgresOptions::new().statement_timeout(LATE);
     let storage = PostgresStorage::from_pool(pool, options).await;
+    a_late_statement_ends(storage.expect("it opens"), &database).await;
+}
+
+/// A role may cancel its own statements only, and they are of the one that logged in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_statement_is_cancelled_where_the_pool_takes_a_role_on() {
+    let database = cluster().database();
+    let (owner, login) = (format!("{database}_owner"), format!("{database}_login"));
+    let roles = format!(
+        "CREATE ROLE {owner}; CREATE ROLE {login} LOGIN IN ROLE {owner};
+         ALTER DATABASE {database} OWNER TO {owner}"
+    );
+    for sql in roles.split(';') {
+        cluster().psql("postgres", sql);
+    }
+    let server: PgConnectOptions = cluster().url_as(&login, &database).parse().unwrap();
+    let server = server.options([("role", &*owner), ("lock_timeout", "1h")]);
+    let options = PostgresOptions::new().statement_timeout(LATE);
+    let storage = PostgresStorage::from_pool(PgPool::connect_lazy_with(server), options).await;
     a_late_statement_ends(storage.expect("it opens"), &database).await;
 }
 
@@ -197,7 +219,7 @@ async fn a_late_statement_ends_through_a_pooler() {
         return;
     };
     let options = PostgresOptions::new().pooled(true);
-    let options = options.statement_timeout(Duration::from_millis(200));
+    let options = options.statement_timeout(LATE);
     let storage = PostgresStorage::connect(&bouncer.url(&database), options).await;
     a_late_statement_ends(storage.expect("it opens"), &database).await;
 }

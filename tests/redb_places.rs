@@ -147,6 +147,36 @@ fn a_disk_that_is_full_is_an_error_until_there_is_room() {
     assert!(text.contains("full, then well"), "{text}");
 }
 
+#[tokio::test]
+async fn a_file_system_that_is_read_only_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let [source, place] = ["made.redb", "mounted"].map(|name| directory.path().join(name));
+    open(&source).await.unwrap().close().await.unwrap();
+    fs::create_dir(&place).unwrap();
+    let path = place.join("orders.redb");
+    let mount = r#"mount -t tmpfs -o size=16m none "$0" && cp "$1" "$0/orders.redb" &&
+        mount -o remount,ro "$0" && shift && exec "$@""#;
+    let before = ["unshare", "-m", "sh", "-c", mount];
+    let places = [&place, &source].map(|path| path.to_str().unwrap());
+    for path in [path, place.join("new.redb")] {
+        let output = run(&[&before[..], &places[..]].concat(), "open", &path);
+        let complained = String::from_utf8_lossy(&output.stderr).into_owned();
+        if ["unshare:", "mount:"]
+            .iter()
+            .any(|who| complained.contains(who))
+        {
+            println!("nothing can be mounted here: skipped");
+            return;
+        }
+        let text = said(output);
+        assert!(text.contains("kind: Unavailable"), "{text}");
+        assert!(
+            text.contains("a file system that nothing can be written to"),
+            "{text}"
+        );
+    }
+}
+
 /// Not a test: what the others run.
 #[tokio::test]
 async fn child() {

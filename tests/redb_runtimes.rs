@@ -105,6 +105,34 @@ fn a_runtime_that_ends_at_any_moment_keeps_what_was_promised() {
     );
 }
 
+/// The file belongs to the process, and a call works on the runtime that it comes from.
+#[test]
+fn a_storage_is_used_from_two_runtimes_and_outlives_the_one_that_opened_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("redb:{}/orders.redb", directory.path().display());
+    let (first, second) = (runtime(0), runtime(1));
+    let flow = first.block_on(open(&url));
+    let again = second.block_on(Options::new().retry_for(Duration::ZERO).open(&url));
+    let refused = again.unwrap_err();
+    assert_eq!(refused.kind(), flowstream::ErrorKind::Unavailable);
+    assert!(refused.to_string().contains("in this one"), "{refused}");
+    for runtime in [&first, &second] {
+        runtime.block_on(async {
+            let mut producer = flow.producer("orders").await.unwrap();
+            producer.append(Message::new("a")).await.unwrap();
+        });
+    }
+    drop(first);
+    second.block_on(async {
+        let mut producer = flow.producer("orders").await.unwrap();
+        producer.append(Message::new("a")).await.unwrap();
+        drop(producer);
+        flow.close().await.unwrap();
+        let flow = open(&url).await;
+        assert_eq!(bodies(&flow, "orders", 0).await.len(), 3);
+    });
+}
+
 async fn verify(url: &str, promised: &Promised) {
     let flow = open(url).await;
     let found = bodies(&flow, "orders", 0).await;

@@ -223,6 +223,41 @@ async fn a_clone_carries_no_commit() {
     assert_eq!(world.position("in", "relay").await, 1);
 }
 
+/// The first sink gets a clone, and the second the message with its commit.
+#[tokio::test]
+async fn of_two_sinks_one_writes_the_commit_and_one_append_writes_both_or_neither() {
+    let world = world().await;
+    world.fill("in", 2).await;
+    let mut consumer = world.flow.consumer("in", "relay").await.unwrap();
+    let mut a = world.flow.producer("a").await.unwrap();
+    let mut b = world.flow.producer("b").await.unwrap();
+    world.faulty.times(Call::Append, Fault::Fail, 1);
+    let mut both = (&mut a).fanout(&mut b);
+    both.feed(next(&mut consumer).await.into_message())
+        .await
+        .unwrap();
+    drop(both);
+    a.flush().await.expect_err("the first write fails");
+    b.flush().await.unwrap();
+    let written = (world.bodies("a").await, world.bodies("b").await);
+    assert_eq!(written, (vec![], vec!["0".to_owned()]));
+    assert_eq!(world.position("in", "relay").await, 1, "b wrote the commit");
+    // It is with a, and nowhere else.
+    assert_eq!(a.take_unsent().await[0].messages()[0].body(), "0");
+
+    let message = next(&mut consumer).await.into_message();
+    let copy = message.clone().with_stream("a").unwrap();
+    world.faulty.times(Call::Append, Fault::Fail, 1);
+    let mut error = b.append([copy, message]).await.unwrap_err();
+    let written = (world.bodies("a").await, world.bodies("b").await);
+    assert_eq!(written, (vec![], vec!["0".to_owned()]), "neither");
+    assert_eq!(world.position("in", "relay").await, 1);
+    b.append(error.take_unsent().unwrap()).await.unwrap();
+    assert_eq!(world.bodies("a").await, ["1"]);
+    assert_eq!(world.bodies("b").await, ["0", "1"]);
+    assert_eq!(world.position("in", "relay").await, 2);
+}
+
 #[tokio::test]
 async fn many_become_one_and_one_becomes_many() {
     let world = world().await;

@@ -1,8 +1,18 @@
 //! Runtimes that end at any time: no hang, no panic, and another one goes on.
 
+#[path = "runtimes/consuming.rs"]
+mod consuming;
+#[path = "runtimes/deaths.rs"]
+mod deaths;
+#[path = "runtimes/producing.rs"]
+mod producing;
 mod support;
+#[path = "runtimes/work.rs"]
+mod work;
 
-use flowstream::{Flowstream, Options};
+use flowstream::{Batch, Flowstream, Message, Options};
+use std::future::IntoFuture;
+
 use futures::{FutureExt, SinkExt};
 use support::*;
 use tokio::runtime::{Builder, Runtime};
@@ -27,6 +37,9 @@ fn a_commit_whose_runtime_is_gone_is_an_error() {
         .unwrap_err();
     assert_eq!(error.kind(), flowstream::ErrorKind::Closed);
     let mut consumer = consumer;
+    let told = second.block_on(soon("an error", consumer.next()));
+    let error = told.expect("it was not shut down").unwrap_err();
+    assert_eq!(error.kind(), flowstream::ErrorKind::Closed);
     assert!(second.block_on(soon("the end", consumer.next())).is_none());
     second.block_on(soon("the shutdown", consumer.control().shutdown()));
     drop(world);
@@ -174,6 +187,96 @@ fn a_producer_can_be_polled_outside_of_any_runtime() {
     drop(producer);
     let second = runtime();
     assert_eq!(second.block_on(world.bodies("orders")), ["0"]);
+}
+
+/// The task that appends ends with its runtime, in a look at the storage that it makes for another one.
+#[test]
+fn a_look_at_the_storage_that_its_runtime_takes_along_loses_nothing() {
+    for call in [Call::CreateStream, Call::Settle] {
+        let (first, second) = (runtime(), runtime());
+        let (world, mut producer, batch) = second.block_on(async {
+            let world = world().await;
+            let mut producer = world.flow.producer("orders").await.unwrap();
+            let mut batch = Batch::from(Message::new("0").with_stream("new").unwrap());
+            if call == Call::Settle {
+                world.faulty.times(Call::Append, Fault::Doubt, 1);
+                let refused = producer.append(batch).await;
+                batch = refused.unwrap_err().take_unsent().unwrap();
+            }
+            (world, producer, batch)
+        });
+        world.faulty.times(call, Fault::Hold, 1);
+        let mut sink = producer.clone();
+        let (appending, flushing) = first.block_on(async {
+            // On the first runtime, whose task it is then.
+            let mut appending = Box::pin(async move { producer.append(batch).await });
+            assert!(stays_pending(&mut appending).await);
+            sink.feed("1".into()).await.unwrap();
+            let mut flushing = Box::pin(async move { sink.flush().await });
+            let _ = (&mut flushing).now_or_never();
+            eventually("the look", || world.faulty.held() == 1).await;
+            (appending, flushing)
+        });
+        drop(first);
+        second.block_on(async {
+            world.faulty.heal();
+            let appended = soon("the append", appending).await.unwrap();
+            assert_eq!(appended.offsets().len(), 1, "{call:?}");
+            soon("the flush", flushing).await.unwrap();
+            assert_eq!(world.bodies("new").await, ["0"], "{call:?}");
+            assert_eq!(world.bodies("orders").await, ["1"], "{call:?}");
+        });
+    }
+}
+
+/// Each time the task that appends is on the runtime that ends.
+#[test]
+fn many_that_send_on_one_runtime_go_on_when_another_ends() {
+    let going_on = Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let world = going_on.block_on(world());
+    let producer = going_on.block_on(world.flow.producer("orders").into_future());
+    let producer = producer.unwrap();
+    let mut sent = 0;
+    for _ in 0..20 {
+        let ends = Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let before = world.faulty.count(Call::Append);
+        world.faulty.times(Call::Append, Fault::Hold, 1);
+        let mut first = producer.clone();
+        ends.spawn(async move { first.send("first".into()).await });
+        let has_begun = || world.faulty.count(Call::Append) > before;
+        going_on.block_on(eventually("the first", has_begun));
+        let sends: Vec<_> = (0..200)
+            .map(|number| {
+                let mut producer = producer.clone();
+                going_on.spawn(async move {
+                    match number % 2 {
+                        0 => producer.send("m".into()).await,
+                        _ => producer.append(Message::new("m")).await.map(drop),
+                    }
+                })
+            })
+            .collect();
+        let ending = std::thread::spawn(move || drop(ends));
+        going_on.block_on(async {
+            for send in sends {
+                soon("a send", send).await.unwrap().unwrap();
+                sent += 1;
+            }
+            world.faulty.heal();
+        });
+        ending.join().unwrap();
+    }
+    let bodies = going_on.block_on(world.bodies("orders"));
+    let ours = bodies.iter().filter(|body| *body == "m").count();
+    assert_eq!(ours, sent);
 }
 
 /// The standbys of a process look at the leases together, on the runtime of the first of them.

@@ -102,8 +102,10 @@ async fn one_that_was_dropped_under_way_does_not_disturb_what_comes_after() {
         let world = world().await;
         let mut producer = world.flow.producer("orders").await.unwrap();
         world.faulty.times(Call::Append, fault, 1);
-        assert!(producer.append(Message::new("0")).now_or_never().is_none());
+        let mut appending = Box::pin(producer.append(Message::new("0")));
+        assert!((&mut appending).now_or_never().is_none());
         quiet().await;
+        drop(appending);
         producer.feed("1".into()).await.unwrap();
         let flushing = tokio::spawn(async move {
             producer.flush().await.unwrap();

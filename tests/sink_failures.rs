@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use flowstream::{ErrorKind, Message};
+use flowstream::{Batch, ErrorKind, Message};
 use futures::SinkExt;
 use support::*;
 use tokio_test::task::spawn;
@@ -81,12 +81,12 @@ async fn what_failed_is_given_back_in_order() {
             let _ = producer.feed(body.into()).await;
         }
         producer.flush().await.expect_err("a failure");
-        let batches = producer.take_unsent();
+        let batches = producer.take_unsent().await;
         let doubts: Vec<bool> = batches.iter().map(|batch| batch.in_doubt()).collect();
         assert_eq!(doubts, [in_doubt, in_doubt, false]);
         let bodies = batches.iter().flat_map(|batch| batch.messages()).map(text);
         assert_eq!(bodies.collect::<Vec<_>>(), numbers(5));
-        assert!(producer.take_unsent().is_empty());
+        assert!(producer.take_unsent().await.is_empty());
         world.faulty.heal();
         for batch in batches {
             producer.append(batch).await.unwrap();
@@ -328,4 +328,131 @@ async fn a_storage_is_closed_after_what_is_under_way() {
     world.faulty.let_go();
     soon("the close", closing).await.unwrap();
     soon("the append", appending).await.unwrap().unwrap();
+}
+
+/// A bug of the driver, in each call that an append may need: the messages come back.
+#[tokio::test]
+async fn a_driver_that_panics_loses_nothing() {
+    for call in [Call::CreateStream, Call::Append, Call::Settle] {
+        let world = world().await;
+        let mut producer = world.flow.producer("orders").await.unwrap();
+        let mut batch = Batch::from(Message::new("0").with_stream("new").unwrap());
+        if call == Call::Settle {
+            world.faulty.times(Call::Append, Fault::Doubt, 1);
+            batch = producer
+                .append(batch)
+                .await
+                .unwrap_err()
+                .take_unsent()
+                .unwrap();
+        }
+        world.faulty.times(call, Fault::Panic, 1);
+        let mut error = soon("an answer", producer.append(batch)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Internal, "{call:?}: {error}");
+        assert!(error.to_string().contains("panicked"), "{error}");
+        assert_eq!(error.in_doubt(), call != Call::CreateStream, "{call:?}");
+        let batch = error.take_unsent().unwrap();
+        assert_eq!((batch.len(), batch.in_doubt()), (1, error.in_doubt()));
+        soon("the same again", producer.append(batch))
+            .await
+            .unwrap();
+        assert_eq!(world.bodies("new").await, ["0"], "{call:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_sink_keeps_its_messages_when_the_driver_panics() {
+    for call in [Call::CreateStream, Call::Append, Call::Settle] {
+        for takes_back in [false, true] {
+            let world = world().await;
+            let mut producer = world.flow.producer("orders").await.unwrap();
+            let message = Message::new("0").with_stream("new").unwrap();
+            if call == Call::Settle {
+                world.faulty.times(Call::Append, Fault::Doubt, 1);
+                producer.send(message).await.unwrap_err();
+            } else {
+                producer.feed(message).await.unwrap();
+            }
+            world.faulty.times(call, Fault::Panic, 1);
+            let error = soon("an answer", producer.flush()).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Internal, "{call:?}: {error}");
+            if takes_back {
+                let batches = producer.take_unsent().await;
+                assert_eq!(batches.len(), 1, "{call:?}");
+                for batch in batches {
+                    producer.append(batch).await.unwrap();
+                }
+            }
+            soon("the same again", producer.flush()).await.unwrap();
+            assert_eq!(world.bodies("new").await, ["0"], "{call:?}");
+        }
+    }
+}
+
+/// They wait behind the call that panics, or beside it.
+#[tokio::test]
+async fn a_driver_that_panics_fails_nobody_elses_batch() {
+    for call in [Call::CreateStream, Call::Append] {
+        let world = world().await;
+        let producer = world.flow.producer("orders").await.unwrap();
+        world.faulty.times(call, Fault::Panic, 1);
+        let sends = (0..20).map(|number| {
+            let mut producer = producer.clone();
+            async move {
+                let message = Message::new(number.to_string());
+                let first = message.clone().with_stream("new").unwrap();
+                let message = if number == 0 { first } else { message };
+                let batch = Batch::from(message);
+                // The first gets into a statement of its own.
+                for _ in 0..number.min(1) {
+                    quiet_once().await;
+                }
+                producer.append(batch).await
+            }
+        });
+        let answers = soon("answers", futures::future::join_all(sends)).await;
+        let failed = answers.iter().filter(|answer| answer.is_err()).count();
+        assert_eq!(failed, 1, "{call:?}");
+    }
+}
+
+async fn quiet_once() {
+    for _ in 0..3 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// One failed, and the one behind it is not answered yet: what is taken back is all, in order.
+#[tokio::test]
+async fn all_is_given_back_in_order_while_the_last_is_not_answered() {
+    let world = world_with(|options| options).await;
+    world.faulty.deepen(2);
+    let builder = world.flow.producer("orders").batch_messages(2);
+    let mut producer = builder.await.unwrap();
+    world.faulty.times(Call::Append, Fault::Fail, 1);
+    for body in numbers(5) {
+        producer.feed(body.into()).await.unwrap();
+        quiet().await;
+    }
+    // The next attempt of the first breaks; the second is settled then, and that takes its time.
+    let broken = Fault::Break(ErrorKind::Data);
+    world.faulty.times(Call::Append, broken, 1);
+    world.faulty.set(Call::Settle, Fault::Hold);
+    let mut flushing = Box::pin(producer.flush());
+    assert!(stays_pending(&mut flushing).await);
+    world.pass(Duration::from_secs(1)).await;
+    assert_eq!(world.faulty.held(), 1);
+    assert!(stays_pending(&mut flushing).await);
+    drop(flushing);
+    let mut taking = Box::pin(producer.take_unsent());
+    assert!(stays_pending(&mut taking).await, "one is not answered yet");
+    drop(taking);
+    world.faulty.heal();
+    let batches = soon("what comes back", producer.take_unsent()).await;
+    let bodies = batches.iter().flat_map(|batch| batch.messages()).map(text);
+    assert_eq!(bodies.collect::<Vec<_>>(), numbers(5));
+    for batch in batches {
+        producer.append(batch).await.unwrap();
+    }
+    assert_eq!(world.bodies("orders").await, numbers(5));
 }

@@ -242,7 +242,8 @@ async fn a_closed_storage_ends_the_stream_with_an_error() {
     world.fill("orders", 1).await;
     let mut consumer = world.flow.consumer("orders", "billing").await.unwrap();
     let held = next(&mut consumer).await;
-    world.flow.close().await.unwrap();
+    // By somebody else: as if the server had gone for good.
+    world.faulty.inner().close().await.unwrap();
     let error = soon("the error", consumer.next())
         .await
         .unwrap()

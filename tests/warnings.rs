@@ -6,19 +6,23 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt};
+use futures::{SinkExt, StreamExt, TryStreamExt};
 use support::*;
 
-/// What is traced on this thread, at the level of warnings, as lines.
+/// What is traced on this thread, from a level on, as lines.
 #[derive(Clone, Default)]
 struct Traces(Arc<Mutex<Vec<u8>>>);
 
 impl Traces {
     fn here() -> (Self, tracing::subscriber::DefaultGuard) {
+        Self::at(tracing::Level::WARN)
+    }
+
+    fn at(level: tracing::Level) -> (Self, tracing::subscriber::DefaultGuard) {
         let traces = Self::default();
         let writer = traces.clone();
         let subscriber = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::WARN)
+            .with_max_level(level)
             .without_time()
             .with_writer(move || writer.clone())
             .finish();
@@ -202,4 +206,163 @@ async fn a_move_to_the_dead_letters_is_told() {
         "to=orders.billing.dead",
     ];
     assert_eq!(traces.with(&place).len(), 1, "{:?}", traces.with(&[]));
+}
+
+const LEASE: Duration = Duration::from_secs(10);
+const UNFLUSHED: &str = "dropped with messages";
+const STUCK: &str = "the lease is given up";
+const SILENT: &str = "none was ever committed";
+
+/// They were lost without a word.
+#[tokio::test]
+async fn a_producer_that_is_dropped_with_messages_is_told_of_with_their_number() {
+    let (traces, _guard) = Traces::here();
+    let world = world().await;
+    let producer = async || world.flow.producer("orders").await.unwrap();
+    let fed = async |count: usize| {
+        let mut producer = producer().await;
+        for _ in 0..count {
+            producer.feed("a".into()).await.unwrap();
+        }
+        producer
+    };
+    drop(producer().await);
+    let mut flushed = fed(3).await;
+    flushed.flush().await.unwrap();
+    drop(flushed);
+    let mut emptied = fed(3).await;
+    assert_eq!(emptied.take_unsent().await.len(), 1);
+    drop(emptied);
+    assert_eq!(traces.with(&[UNFLUSHED]).len(), 0, "{:?}", traces.with(&[]));
+
+    let held = fed(3).await;
+    drop((held.clone(), held));
+    let told = traces.with(&["WARN", UNFLUSHED, "stream=orders", "messages=3"]);
+    assert_eq!(told.len(), 1, "{:?}", traces.with(&[]));
+    // What came back, because it could not be written, is there as well.
+    world.faulty.set(Call::Append, Fault::Fail);
+    let mut failed = fed(5).await;
+    failed.flush().await.unwrap_err();
+    failed.feed("b".into()).await.unwrap();
+    drop(failed);
+    assert_eq!(traces.with(&[UNFLUSHED, "messages=6"]).len(), 1);
+    assert_eq!(traces.with(&[UNFLUSHED]).len(), 2);
+}
+
+/// Only an event at the level of information said that it was no longer active.
+#[tokio::test]
+async fn a_lease_that_is_given_up_is_told_of_with_what_is_in_hand() {
+    let (traces, _guard) = Traces::here();
+    let world = world().await;
+    world.fill("orders", 5).await;
+    let builder = world.flow.consumer("orders", "billing").lease(LEASE);
+    let mut consumer = builder.max_processing(LEASE * 3).await.unwrap();
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        held.push(next(&mut consumer).await);
+    }
+    held.remove(0).commit().await.unwrap();
+    world.pass_in(LEASE * 2, 40).await;
+    assert_eq!(traces.with(&[STUCK]).len(), 0, "not before");
+    world.pass_in(LEASE * 8, 160).await;
+    let place = [
+        "WARN",
+        STUCK,
+        "stream=orders",
+        "group=billing",
+        "held=3",
+        "first=1",
+    ];
+    assert_eq!(traces.with(&place).len(), 1, "{:?}", traces.with(&[]));
+    assert_eq!(traces.with(&[STUCK]).len(), 1);
+}
+
+/// Who forgets to commit heard nothing, and began anew with each start.
+#[tokio::test]
+async fn thousands_of_which_nothing_is_said_are_told_of_once() {
+    let (traces, _guard) = Traces::here();
+    let world = world().await;
+    world.fill("orders", 3000).await;
+    let build = || world.flow.consumer("orders", "billing").lease(LEASE);
+    let silent = |delivered: &str| {
+        traces.with(&["WARN", SILENT, "stream=orders", "group=billing", delivered])
+    };
+
+    let mut consumer = build().await.unwrap();
+    let mut held = Vec::new();
+    assert_eq!(
+        take_all(&mut consumer, |delivery| held.push(delivery)).await,
+        3000
+    );
+    world.pass_in(LEASE * 3, 60).await;
+    assert_eq!(silent("delivered=3000").len(), 1, "{:?}", traces.with(&[]));
+    held.clear();
+    soon("the shutdown", consumer.control().shutdown()).await;
+    assert_eq!(silent("").len(), 1, "once");
+
+    // A program that ends before that hears it at its end.
+    let mut consumer = build().await.unwrap();
+    assert_eq!(take_all(&mut consumer, drop).await, 3000);
+    soon("the shutdown", consumer.control().shutdown()).await;
+    assert_eq!(silent("delivered=3000").len(), 2);
+
+    // One word of one message is enough, and less than a thousand are no reason.
+    let mut consumer = build().await.unwrap();
+    for offset in 0..3000 {
+        let delivery = next(&mut consumer).await;
+        if offset == 7 {
+            delivery.retry_after(LEASE * 100);
+        }
+    }
+    soon("the shutdown", consumer.control().shutdown()).await;
+    let mut consumer = build().await.unwrap();
+    for _ in 0..999 {
+        drop(next(&mut consumer).await);
+    }
+    soon("the shutdown", consumer.control().shutdown()).await;
+    assert_eq!(silent("").len(), 2, "{:?}", silent(""));
+}
+
+/// There was silence: the stream is pending, and nobody knows what it waits for.
+#[tokio::test]
+async fn a_loop_whose_delivery_is_held_can_see_which() {
+    let (traces, _guard) = Traces::at(tracing::Level::DEBUG);
+    let world = world().await;
+    world.fill("orders", 3).await;
+    let builder = world.flow.consumer("orders", "billing").lease(LEASE);
+    let mut consumer = builder.await.unwrap();
+    next(&mut consumer).await.commit().await.unwrap();
+    let held = next(&mut consumer).await;
+    let mut coming = Box::pin(async {
+        next(&mut consumer).await.commit().await.unwrap();
+        consumer.next().await
+    });
+    assert!(stays_pending(&mut coming).await);
+    for _ in 0..40 {
+        world.clock.advance(LEASE / 20);
+        assert!(stays_pending(&mut coming).await);
+    }
+    let told = traces.with(&["DEBUG", "a delivery that is held", "offset=1", "held=1"]);
+    assert!(!told.is_empty(), "{:?}", traces.with(&[]));
+    held.commit().await.unwrap();
+}
+
+/// What was dropped does not come again while a later one is in hand.
+#[tokio::test]
+async fn a_delivery_that_keeps_what_was_dropped_waiting_is_named() {
+    let (traces, _guard) = Traces::at(tracing::Level::DEBUG);
+    let world = world().await;
+    world.fill("orders", 3).await;
+    let mut consumer = world.flow.consumer("orders", "billing").await.unwrap();
+    drop(next(&mut consumer).await);
+    let held = next(&mut consumer).await;
+    world.pass(Duration::from_secs(20)).await;
+    let told = traces.with(&[
+        "DEBUG",
+        "what was dropped comes again once",
+        "offset=1",
+        "dropped=0",
+    ]);
+    assert_eq!(told.len(), 1, "{:?}", traces.with(&[]));
+    held.commit().await.unwrap();
 }

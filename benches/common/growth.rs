@@ -113,7 +113,7 @@ fn in_turns(bench: &Bench, runtime: &Runtime, pair: [&mut Subject; 2]) -> [Vec<[
 }
 
 /// As people write it.
-fn separated(count: usize) -> String {
+pub(crate) fn separated(count: usize) -> String {
     match count {
         1_000_000.. => format!("{},000,000", count / 1_000_000),
         1_000.. => format!("{},{:03}", count / 1_000, count % 1_000),

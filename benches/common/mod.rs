@@ -8,3 +8,4 @@ pub(crate) mod growth;
 pub(crate) mod harness;
 pub(crate) mod support;
 pub(crate) mod table;
+pub(crate) mod wide;

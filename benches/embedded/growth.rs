@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use flowstream::SystemClock;
-use flowstream::storage::{RedbOptions, RedbStorage, Storage};
+use flowstream::storage::{MemoryStorage, RedbOptions, RedbStorage, Storage};
 use tokio::runtime::Runtime;
 
 use crate::common::growth::{
     Subject, What, add_groups, add_streams, claimed, fill, measure as all,
 };
+use crate::common::wide::{Wide, measure as wide};
 use crate::harness::Bench;
 use crate::support::{Flavour, Place, run};
 
@@ -17,6 +18,20 @@ pub(crate) fn measure(bench: &mut Bench) {
     let runtime = flavour.runtime();
     all(bench, "redb: ", flavour.name(), &runtime, |what, size| {
         make(&runtime, what, size)
+    });
+    wide(bench, "redb: ", flavour.name(), &runtime, |partitions| {
+        let place = Place::new();
+        let path = place.file("wide.redb");
+        let storage = run(&runtime, async move {
+            let options = RedbOptions::new(Arc::new(SystemClock::new()));
+            let storage = RedbStorage::open(path, options).await;
+            Arc::new(storage.expect("a storage"))
+        });
+        Wide::new(&runtime, storage, partitions, place)
+    });
+    wide(bench, "memory: ", flavour.name(), &runtime, |partitions| {
+        let storage = MemoryStorage::new(Arc::new(SystemClock::new()));
+        Wide::new(&runtime, Arc::new(storage), partitions, ())
     });
 }
 

@@ -29,7 +29,9 @@
 //!   message at a time.
 //! - **growth** is what an operation of the storage costs, one message each, as there is more: of a log
 //!   of 10 million messages beside one of 100,000, with 100,000 streams in the file beside one, with
-//!   1,000 groups of the stream beside one.
+//!   1,000 groups of the stream beside one. And what a partition costs, where a stream has 1,000 or 10,000,
+//!   beside what it costs where it has 100: of one append to all, the build of a consumer, and the list of
+//!   groups, with 5 messages of 20 bytes for each.
 
 #![allow(
     clippy::disallowed_methods,

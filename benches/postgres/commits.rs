@@ -1,17 +1,17 @@
-//! Commits of one message each: one by one, and many at a time.
+//! Commits of one message each: one by one, many at a time, and beyond many that are not done.
 
 use std::future::ready;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use flowstream::storage::{Lease, PostgresOptions, PostgresStorage};
+use flowstream::storage::{Lease, PostgresOptions, PostgresStorage, Ranges, Storage};
 use futures::{StreamExt, TryStreamExt};
 use sqlx::postgres::PgConnection;
 use sqlx::types::Uuid;
 use tokio::sync::Mutex;
 
-use crate::common::growth::claimed;
+use crate::common::growth::{claimed, separated};
 use crate::drain::fill;
 use crate::harness::{Bench, Limit};
 use crate::raw::connect;
@@ -19,10 +19,17 @@ use crate::server::{Link, Opened, Server};
 use crate::support::run;
 use crate::table::{Bar, Figure, Unit};
 
+/// How many are not done while many that come after them are.
+const GAPS: u64 = 1_000;
+
 pub(crate) fn measure(bench: &mut Bench, server: &Server, link: Link) {
     const ALONE: &str = "commit, one by one";
     let many = [64, 512].map(|count| (count, format!("commit, {count} at a time")));
-    let is_wanted = bench.wants(ALONE) || many.iter().any(|(_, name)| bench.wants(name));
+    let scattered = format!("commit, beyond {} gaps", separated(GAPS as usize));
+    let names = many.iter().map(|(_, name)| &**name);
+    let is_wanted = names
+        .chain([ALONE, &scattered])
+        .any(|name| bench.wants(name));
     if !is_wanted {
         return;
     }
@@ -52,6 +59,59 @@ pub(crate) fn measure(bench: &mut Bench, server: &Server, link: Link) {
                     .bar(Bar::AtLeast(0.5)),
             ],
         );
+    }
+    let [gappy, even] = [GAPS, 0].map(|gaps| Group::new(&opened, gaps));
+    bench.measure(
+        [figure(&scattered)],
+        || [gappy.run(&opened, window)],
+        vec![
+            Limit::new("beyond none", || [even.run(&opened, window)]).bar(Bar::AtLeast(1.0 / 3.0)),
+        ],
+    );
+}
+
+/// A group in which so many messages are not done, each of them before one that is.
+struct Group {
+    storage: Arc<PostgresStorage>,
+    lease: Lease,
+    next: AtomicU64,
+}
+
+impl Group {
+    fn new(opened: &Opened<'_>, gaps: u64) -> Self {
+        let url = opened.url();
+        run(&opened.runtime, async move {
+            let storage = PostgresStorage::connect(&url, PostgresOptions::new()).await;
+            let storage = storage.expect("a storage");
+            let lease = claimed(&storage, "s", &format!("gaps{gaps}")).await;
+            let done: Ranges = (0..gaps).map(|gap| 2 * gap + 1..2 * gap + 2).collect();
+            let committed = storage.commit(&lease, &done.into()).await;
+            committed.expect("a commit");
+            Self {
+                storage: Arc::new(storage),
+                lease,
+                next: AtomicU64::new(2 * gaps),
+            }
+        })
+    }
+
+    /// Commits a second, one by one. There are as many gaps as before.
+    fn run(&self, opened: &Opened<'_>, window: Duration) -> f64 {
+        let (storage, lease) = (self.storage.clone(), self.lease.clone());
+        let first = self.next.load(Ordering::Relaxed);
+        let (next, rate) = run(&opened.runtime, async move {
+            let began = Instant::now();
+            let mut next = first;
+            while began.elapsed() < window {
+                let done = Ranges::from(next..next + 1);
+                let committed = storage.commit(&lease, &done.into()).await;
+                committed.expect("a commit");
+                next += 1;
+            }
+            (next, (next - first) as f64 / began.elapsed().as_secs_f64())
+        });
+        self.next.store(next, Ordering::Relaxed);
+        rate
     }
 }
 

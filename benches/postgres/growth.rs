@@ -6,6 +6,7 @@ use flowstream::storage::{PostgresOptions, PostgresStorage, Storage};
 use tokio::runtime::Runtime;
 
 use crate::common::growth::{Subject, What, add_groups, claimed, measure as all};
+use crate::common::wide::{Wide, measure as wide};
 use crate::harness::Bench;
 use crate::server::{Database, Link, Server};
 use crate::support::{Flavour, run};
@@ -23,6 +24,19 @@ pub(crate) fn measure(bench: &mut Bench, server: &Server) {
         let subject = make(&runtime, &database, link, what, size);
         databases.push(database);
         subject
+    });
+    wide(bench, "", link.name(), &runtime, |partitions| {
+        if databases.len() == 2 {
+            databases.clear();
+        }
+        let database = Database::new(server);
+        let url = database.url(link);
+        databases.push(database);
+        let storage = run(&runtime, async move {
+            let storage = PostgresStorage::connect(&url, PostgresOptions::new()).await;
+            Arc::new(storage.expect("a storage"))
+        });
+        Wide::new(&runtime, storage, partitions, ())
     });
 }
 

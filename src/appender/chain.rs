@@ -1,13 +1,26 @@
 //! Batches that keep their order.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::error::Error;
 
 /// Batches of one chain are written in the order in which they were handed in. Once one of them is
 /// not written, none of those behind it is: they come back as well.
 #[derive(Debug, Clone)]
-pub(crate) struct Chain(Arc<OnceLock<Break>>);
+pub(crate) struct Chain(Arc<Links>);
+
+#[derive(Debug, Default)]
+struct Links {
+    broken: OnceLock<Break>,
+    aside: Mutex<Aside>,
+}
+
+/// How many of a chain are set aside, and behind what.
+#[derive(Debug, Default)]
+struct Aside {
+    count: usize,
+    behind: u64,
+}
 
 /// Why a chain ended.
 #[derive(Debug)]
@@ -17,25 +30,57 @@ pub(super) enum Break {
     Orphaned,
 }
 
+/// One of the chain is set aside for as long as this lives.
+#[derive(Debug)]
+pub(super) struct SetAside(Chain);
+
 impl Chain {
     pub(crate) fn new() -> Self {
         Self(Arc::default())
     }
 
     pub(crate) fn is_broken(&self) -> bool {
-        self.0.get().is_some()
+        self.0.broken.get().is_some()
     }
 
     pub(super) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
+    /// Tells it from all others that are there.
+    pub(super) fn address(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
+    }
+
     /// The first reason counts.
     pub(super) fn end(&self, reason: Break) {
-        let _ = self.0.set(reason);
+        let _ = self.0.broken.set(reason);
     }
 
     pub(super) fn broken(&self) -> Option<&Break> {
-        self.0.get()
+        self.0.broken.get()
+    }
+
+    /// Behind what some of it are set aside: those that come later go there, too.
+    pub(super) fn is_behind(&self) -> Option<u64> {
+        let aside = self.aside();
+        (aside.count > 0).then_some(aside.behind)
+    }
+
+    pub(super) fn set_aside(&self, behind: u64) -> SetAside {
+        let mut aside = self.aside();
+        aside.count += 1;
+        aside.behind = behind;
+        SetAside(self.clone())
+    }
+
+    fn aside(&self) -> MutexGuard<'_, Aside> {
+        self.0.aside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for SetAside {
+    fn drop(&mut self) {
+        self.0.aside().count -= 1;
     }
 }

@@ -1,171 +1,137 @@
-//! Statements under way.
+//! What is under way: statements, and looks at the storage.
 
-use std::collections::VecDeque;
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::cell::OnceCell;
+use std::collections::HashSet;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::time::Duration;
 
-use tokio::sync::watch;
-
+use super::Shared;
+use super::landing::Landing;
+use super::rows::Targets;
 use super::statement::Statement;
-use super::{Shared, Submission};
-use crate::storage::{Id, Partition};
+use super::submission::Submission;
+use crate::name::Name;
+use crate::storage::Partition;
 
-/// Where a statement gets to, for the one that follows it.
-#[derive(Debug)]
-pub(super) struct Landing {
-    id: Id,
-    /// Whether it is in the log under this id, once that is known.
-    ended: watch::Sender<Option<bool>>,
+/// A statement under way, or a look at the storage for a batch.
+pub(super) struct Flight<'a> {
+    /// Tells it from the others.
+    pub(super) number: u64,
+    pub(super) began: Duration,
+    /// It takes long: what does not need the same goes beside it, and what does is set aside.
+    pub(super) is_aside: bool,
+    /// `None` for a look.
+    pub(super) landing: Option<Arc<Landing>>,
+    /// The partitions that it goes to.
+    targets: Few<Partition>,
+    /// The streams that it learns.
+    lacking: Vec<Name>,
+    /// The chains of what is in it, by their addresses.
+    chains: Few<usize>,
+    /// The same, to look things up in: few are ever asked.
+    sets: OnceCell<Box<Sets>>,
+    pub(super) work: Pin<Box<dyn Future<Output = ()> + Send + 'a>>,
 }
 
-impl Landing {
-    fn new() -> Self {
-        Self {
-            id: Id::random(),
-            ended: watch::Sender::new(None),
-        }
-    }
-
-    /// The id that the statement is tried with first.
-    pub(super) fn id(&self) -> Id {
-        self.id
-    }
-
-    pub(super) fn end(&self, is_in_log: bool) {
-        self.ended.send_replace(Some(is_in_log));
-    }
-
-    /// Once the statement is settled: whether it is in the log under its first id.
-    pub(super) async fn landed(&self) -> bool {
-        let mut ended = self.ended.subscribe();
-        // Whoever asks keeps the sender: it is not gone.
-        let ended = ended.wait_for(Option::is_some).await;
-        ended.is_ok_and(|ended| *ended == Some(true))
-    }
-}
-
-/// One statement under way, or a look at the storage before one.
-struct Flight<'a> {
-    landing: Arc<Landing>,
-    /// What it goes to, if that is one partition: then another may follow it.
-    partition: Option<Partition>,
-    work: Pin<Box<dyn Future<Output = ()> + Send + 'a>>,
+struct Sets {
+    targets: Targets,
+    lacking: HashSet<Name>,
+    chains: HashSet<usize>,
 }
 
 impl<'a> Flight<'a> {
-    fn write(shared: &'a Shared, statement: Statement, before: Option<Arc<Landing>>) -> Self {
+    pub(super) fn write(
+        shared: &'a Shared,
+        number: u64,
+        statement: Statement,
+        before: Option<Arc<Landing>>,
+    ) -> Self {
         let landing = Arc::new(Landing::new());
         Self {
-            partition: statement.partition().cloned(),
-            work: Box::pin(shared.write(statement, landing.clone(), before)),
-            landing,
+            number,
+            began: shared.clock.now(),
+            is_aside: false,
+            landing: Some(landing.clone()),
+            targets: statement.targets().cloned().collect(),
+            lacking: Vec::new(),
+            chains: statement.chains().collect(),
+            sets: OnceCell::new(),
+            work: Box::pin(shared.write(statement, landing, before)),
         }
     }
 
-    fn prepare(shared: &'a Shared, submission: Submission) -> Self {
+    pub(super) fn look(shared: &'a Shared, number: u64, submission: Submission) -> Self {
         Self {
-            landing: Arc::new(Landing::new()),
-            partition: None,
-            work: Box::pin(shared.prepare(submission)),
-        }
-    }
-}
-
-/// The task of the appender. Dropped with its runtime, it answers all who wait.
-pub(super) struct Task {
-    shared: Arc<Shared>,
-    rested: bool,
-}
-
-impl Task {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self {
-            shared,
-            rested: false,
+            number,
+            began: shared.clock.now(),
+            is_aside: true,
+            landing: None,
+            targets: Few::default(),
+            lacking: shared.routes.lacking(&submission),
+            chains: [submission.chain.address()].into_iter().collect(),
+            sets: OnceCell::new(),
+            work: Box::pin(shared.look(submission)),
         }
     }
 
-    pub(super) async fn run(mut self) {
-        let shared = self.shared.clone();
-        let depth = shared.depth();
-        let mut next = Statement::default();
-        // In the order in which they began.
-        let mut flights: VecDeque<Flight<'_>> = VecDeque::with_capacity(depth);
-        loop {
-            let unprepared = shared.gather(&mut next);
-            let blocked = unprepared.is_some();
-            if !next.is_empty() || !flights.is_empty() {
-                if let Some(submission) = unprepared {
-                    shared.queue().waiting.push_front(submission);
-                }
-                if !next.is_empty() && flights.len() < depth && may_follow(&next, flights.back()) {
-                    let before = flights.back().map(|flight| flight.landing.clone());
-                    let statement = std::mem::take(&mut next);
-                    flights.push_back(Flight::write(&shared, statement, before));
-                }
-            } else if let Some(submission) = unprepared {
-                flights.push_back(Flight::prepare(&shared, submission));
-            } else if self.rest() {
-                return;
-            } else {
-                continue;
-            }
+    pub(super) fn is_look(&self) -> bool {
+        self.landing.is_none()
+    }
 
-            let may_gather = next.has_room() && !blocked;
-            let mut arrived = pin!(shared.arrived.notified());
-            let has_landed = poll_fn(|cx| {
-                let under_way = flights.len();
-                flights.retain_mut(|flight| flight.work.as_mut().poll(cx).is_pending());
-                if flights.len() < under_way {
-                    return Poll::Ready(true);
-                }
-                if may_gather {
-                    arrived.as_mut().poll(cx).map(|()| false)
-                } else {
-                    Poll::Pending
-                }
+    pub(super) fn is_older(&self, age: Duration, now: Duration) -> bool {
+        self.began.saturating_add(age) <= now
+    }
+
+    /// The only partition that it goes to, if that is one: then another may follow it.
+    pub(super) fn target(&self) -> Option<&Partition> {
+        self.targets.only()
+    }
+
+    /// Whether a batch has to wait for it.
+    pub(super) fn is_before(&self, submission: &Submission, shared: &Shared, turn: u32) -> bool {
+        let sets = self.sets.get_or_init(|| {
+            Box::new(Sets {
+                targets: self.targets.iter().collect(),
+                lacking: self.lacking.iter().cloned().collect(),
+                chains: self.chains.iter().copied().collect(),
             })
-            .await;
-            if has_landed && next.has_broken_chain() {
-                next = next.unchained(&shared.routes, &shared.storage);
-            }
-        }
-    }
-
-    /// Ends the task, unless something arrived meanwhile.
-    fn rest(&mut self) -> bool {
-        let mut queue = self.shared.queue();
-        self.rested = queue.waiting.is_empty();
-        if self.rested {
-            queue.running = false;
-            drop(queue);
-            self.shared.rested.notify_waiters();
-        }
-        self.rested
+        });
+        sets.chains.contains(&submission.chain.address())
+            || shared.routes.needs(submission, &sets.lacking)
+            || shared.routes.goes_to(submission, turn, &sets.targets)
     }
 }
 
-/// Whether a statement may be under way together with those that began before: where each waits for
-/// the lock of the same partition, the one after the other.
-fn may_follow(next: &Statement, last: Option<&Flight<'_>>) -> bool {
-    let Some(last) = last else { return true };
-    // Single messages of many producers gather until the statement before has landed.
-    next.has_batches() && last.partition.is_some() && last.partition.as_ref() == next.partition()
+/// Mostly one, which is not put on the heap.
+struct Few<T> {
+    first: Option<T>,
+    more: Vec<T>,
 }
 
-impl Drop for Task {
-    fn drop(&mut self) {
-        if self.rested {
-            return;
+impl<T> Few<T> {
+    fn iter(&self) -> impl Iterator<Item = &T> {
+        self.first.iter().chain(&self.more)
+    }
+
+    fn only(&self) -> Option<&T> {
+        self.first.as_ref().filter(|_| self.more.is_empty())
+    }
+}
+
+impl<T> Default for Few<T> {
+    fn default() -> Self {
+        std::iter::empty().collect()
+    }
+}
+
+impl<T> FromIterator<T> for Few<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(all: I) -> Self {
+        let mut all = all.into_iter();
+        let first = all.next();
+        Self {
+            first,
+            more: all.collect(),
         }
-        let left = {
-            let mut queue = self.shared.queue();
-            queue.running = false;
-            std::mem::take(&mut queue.waiting)
-        };
-        self.shared.rested.notify_waiters();
-        left.into_iter().for_each(Submission::orphan);
     }
 }

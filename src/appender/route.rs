@@ -1,11 +1,13 @@
 //! Which partition a message goes to.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::Submission;
+use super::rows::Targets;
+use crate::message::Message;
 use crate::name::Name;
-use crate::storage::{Row, StreamSettings};
+use crate::storage::{Partition, StreamSettings};
 
 /// The streams that this process knows, with their number of partitions.
 #[derive(Debug, Default)]
@@ -28,10 +30,10 @@ impl Routes {
     }
 
     /// Somebody has to look before the next append that goes to one of these.
-    pub(super) fn doubt(&self, rows: &[Row]) {
+    pub(super) fn doubt(&self, partitions: &[Partition]) {
         let mut known = self.known();
-        for row in rows {
-            if let Some(known) = known.get_mut(&row.partition.stream) {
+        for partition in partitions {
+            if let Some(known) = known.get_mut(&partition.stream) {
                 known.is_doubtful = true;
             }
         }
@@ -40,6 +42,24 @@ impl Routes {
     /// The number of partitions of a stream; 1 for one that is not known.
     pub(super) fn partitions(&self, stream: &Name) -> u32 {
         self.known().get(stream).map_or(1, |known| known.partitions)
+    }
+
+    /// Whether a batch needs one of the streams that are being learnt.
+    pub(super) fn needs(&self, submission: &Submission, learnt: &HashSet<Name>) -> bool {
+        let is_learnt = |stream: &Name| learnt.contains(stream);
+        !learnt.is_empty() && self.lacks(submission) && streams(submission).any(is_learnt)
+    }
+
+    /// Whether some of a batch would go to one of these partitions.
+    pub(super) fn goes_to(&self, submission: &Submission, turn: u32, targets: &Targets) -> bool {
+        let known = self.known();
+        let goes_there = |message: &Message| {
+            let stream = message.stream().unwrap_or(&submission.stream);
+            let partitions = known.get(stream).map_or(1, |known| known.partitions);
+            let index = index_of(message, partitions, || turn);
+            targets.contains(stream, index)
+        };
+        !targets.is_empty() && submission.batch.messages.iter().any(goes_there)
     }
 
     pub(super) fn lacks(&self, submission: &Submission) -> bool {
@@ -72,8 +92,17 @@ fn streams(submission: &Submission) -> impl Iterator<Item = &Name> {
     std::iter::once(&submission.stream).chain(named)
 }
 
+/// The partition of a message. Those without a key go to the one whose turn it is.
+pub(super) fn index_of(message: &Message, partitions: u32, turn: impl FnOnce() -> u32) -> u32 {
+    match message.key() {
+        _ if partitions == 1 => 0,
+        Some(key) => partition_of(key, partitions),
+        None => turn() % partitions,
+    }
+}
+
 /// The partition of a key: Kafka's default, so that a key has the same number there and here.
-pub(super) fn partition_of(key: &[u8], partitions: u32) -> u32 {
+fn partition_of(key: &[u8], partitions: u32) -> u32 {
     (murmur2(key) & 0x7fff_ffff) % partitions
 }
 

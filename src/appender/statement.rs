@@ -1,19 +1,23 @@
 //! What goes to the storage in one call.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::route::{Routes, partition_of};
-use super::{AppendedRow, Submission};
+use super::chain::Chain;
+use super::doubt::{Doubt, finish, rows};
+use super::route::{Routes, index_of};
+use super::rows::Rows;
+use super::submission::Submission;
 use crate::consumer::Session;
 use crate::delivery::Commit;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 #[cfg(feature = "postgres")]
 use crate::message::Batch;
 use crate::message::Message;
 use crate::name::Name;
-use crate::storage::{Append, Id, Partition, Ranges, RecordsBuilder, Row, Storage};
+use crate::storage::{Append, Id, Partition, Ranges, Storage};
 
 /// A statement takes no more once it has so many bytes.
 const FULL_BYTES: usize = 4 << 20;
@@ -25,9 +29,13 @@ const ENOUGH_BYTES: usize = 64 << 10;
 /// Submissions, gathered: all messages that go to one partition share one row.
 #[derive(Debug, Default)]
 pub(super) struct Statement {
-    entries: Vec<Entry>,
-    rows: Vec<(Partition, RecordsBuilder)>,
-    riders: Vec<(Arc<Session>, Ranges)>,
+    pub(super) entries: Vec<Entry>,
+    /// How many entries it has had.
+    added: usize,
+    rows: Rows,
+    pub(super) riders: Vec<(Arc<Session>, Ranges)>,
+    /// Where each session is among them, by its address.
+    boarded: HashMap<usize, usize>,
     bytes: usize,
     messages: usize,
     /// Where messages without a key go, modulo the number of partitions.
@@ -38,57 +46,18 @@ pub(super) struct Statement {
 }
 
 #[derive(Debug)]
-struct Entry {
-    submission: Submission,
+pub(super) struct Entry {
+    pub(super) submission: Submission,
     places: Vec<Place>,
-    has_riders: bool,
+    pub(super) has_riders: bool,
 }
 
 /// Messages of a submission in a row.
 #[derive(Debug, Clone, Copy)]
-struct Place {
-    row: usize,
-    start: u32,
-    len: u32,
-}
-
-/// Where to look for a batch whose fate is not known.
-#[derive(Debug)]
-pub(crate) struct Doubt {
-    pub(super) id: Id,
-    pub(super) partitions: Arc<[Partition]>,
-    places: Vec<Place>,
-    /// The leases whose commits ride in it.
-    sessions: Vec<Arc<Session>>,
-}
-
-impl Doubt {
-    /// It was written: answers for it.
-    pub(super) fn confirm(
-        mut self,
-        submission: Submission,
-        bases: &[u64],
-        storage: &Arc<dyn Storage>,
-    ) {
-        self.sessions.clear();
-        let rows = rows(&self.partitions, &self.places, bases);
-        finish(submission, true, rows, storage);
-    }
-
-    /// It was not written, and never will be under this id.
-    pub(super) fn refute(mut self) {
-        self.sessions.clear();
-    }
-}
-
-/// Nobody will find out. Messages that were relayed in it are delivered again, so a write that
-/// lands late must not be accepted: only the end of their leases sees to that.
-impl Drop for Doubt {
-    fn drop(&mut self) {
-        for session in &self.sessions {
-            session.give_up();
-        }
-    }
+pub(super) struct Place {
+    pub(super) row: usize,
+    pub(super) start: u32,
+    pub(super) len: u32,
 }
 
 impl Statement {
@@ -124,8 +93,9 @@ impl Statement {
         storage: &Arc<dyn Storage>,
     ) {
         let mut places: Vec<Place> = Vec::with_capacity(1);
-        let mut has_riders = false;
-        let bytes = submission.batch.messages.iter().map(Message::size).sum();
+        self.added += 1;
+        let (entry, mut has_riders) = (self.added, false);
+        let bytes = submission.size();
         // The row of messages that name no stream, where all of them go to one.
         let mut usual = None;
         for message in &submission.batch.messages {
@@ -137,15 +107,20 @@ impl Statement {
                     let row = self.row(stream, partitions, message);
                     if partitions == 1 && message.stream().is_none() {
                         usual = Some(row);
-                        self.rows[row].1.reserve(submission.batch.len(), bytes);
+                        let records = &mut self.rows.get_mut(row).records;
+                        records.reserve(submission.batch.len(), bytes);
                     }
                     row
                 }
             };
-            let start = self.rows[row].1.push(message);
-            match places.iter_mut().rfind(|place| place.row == row) {
-                Some(place) => place.len += 1,
-                None => places.push(Place { row, start, len: 1 }),
+            let drafted = self.rows.get_mut(row);
+            let start = drafted.records.push(message);
+            match drafted.place_of(entry) {
+                Some(place) => places[place].len += 1,
+                None => {
+                    drafted.set_place(entry, places.len());
+                    places.push(Place { row, start, len: 1 });
+                }
             }
             if message.has_commits() {
                 has_riders = true;
@@ -163,25 +138,9 @@ impl Statement {
 
     /// The row for a message.
     fn row(&mut self, stream: &Name, partitions: u32, message: &Message) -> usize {
-        let index = match message.key() {
-            _ if partitions == 1 => 0,
-            Some(key) => partition_of(key, partitions),
-            // Those without a key stay together, and go on to the next partition with the next
-            // statement.
-            None => *self.turn.get_or_insert_with(next_turn) % partitions,
-        };
-        let found = self
-            .rows
-            .iter()
-            .position(|(p, _)| p.index == index && p.stream == *stream);
-        found.unwrap_or_else(|| {
-            let partition = Partition {
-                stream: stream.clone(),
-                index,
-            };
-            self.rows.push((partition, RecordsBuilder::default()));
-            self.rows.len() - 1
-        })
+        // Those without a key stay together, and go on to the next partition with the next statement.
+        let index = index_of(message, partitions, || self.turn());
+        self.rows.at(stream, index)
     }
 
     /// Takes the commits of a message along, those that this storage can write in the same
@@ -192,28 +151,50 @@ impl Statement {
             if !session.is_of(storage) {
                 continue;
             }
-            let at = match self
-                .riders
-                .iter()
-                .rposition(|(s, _)| Arc::ptr_eq(s, session))
+            let offsets = commit.offset()..commit.offset() + 1;
+            // Mostly the same as the one before.
+            if let Some((last, done)) = self.riders.last_mut()
+                && Arc::ptr_eq(last, session)
             {
-                Some(at) => at,
-                None => {
-                    self.riders.push((session.clone(), Ranges::new()));
-                    self.riders.len() - 1
-                }
-            };
-            self.riders[at]
-                .1
-                .insert(commit.offset()..commit.offset() + 1);
+                done.insert(offsets);
+                continue;
+            }
+            let address = Arc::as_ptr(session).addr();
+            let at = *self.boarded.entry(address).or_insert(self.riders.len());
+            if at == self.riders.len() {
+                self.riders.push((session.clone(), Ranges::new()));
+            }
+            self.riders[at].1.insert(offsets);
         }
     }
 
     /// The partition that all of it goes to, if that is one.
     pub(super) fn partition(&self) -> Option<&Partition> {
-        match &*self.rows {
-            [(partition, _)] => Some(partition),
-            _ => None,
+        let mut partitions = self.rows.partitions();
+        let is_one = partitions.len() == 1;
+        partitions.next().filter(|_| is_one)
+    }
+
+    /// What it goes to, before it is sealed.
+    pub(super) fn targets(&self) -> impl Iterator<Item = &Partition> {
+        self.rows.partitions()
+    }
+
+    /// The chains of what is in it, by their addresses.
+    pub(super) fn chains(&self) -> impl Iterator<Item = usize> {
+        let chains = self.entries.iter().map(|entry| &entry.submission.chain);
+        chains.map(Chain::address)
+    }
+
+    /// Which partitions messages without a key go to: this, modulo their number.
+    pub(super) fn turn(&mut self) -> u32 {
+        *self.turn.get_or_insert_with(next_turn)
+    }
+
+    /// Another one, while there is nothing in it.
+    pub(super) fn pass_turn(&mut self) {
+        if self.is_empty() {
+            self.turn = None;
         }
     }
 
@@ -222,17 +203,10 @@ impl Statement {
         if let Some(append) = self.sealed.as_ref().filter(|append| append.id == id) {
             return append.clone();
         }
-        let rows = std::mem::take(&mut self.rows).into_iter();
         let append = Arc::new(Append {
             id,
             after,
-            // A row is made for its first message: there is none without.
-            rows: rows
-                .filter_map(|(partition, records)| {
-                    let records = records.build()?;
-                    Some(Row { partition, records })
-                })
-                .collect(),
+            rows: std::mem::take(&mut self.rows).seal(),
             commits: self
                 .riders
                 .iter()
@@ -243,17 +217,24 @@ impl Statement {
         append
     }
 
+    /// The id under which it was given to the storage.
+    pub(super) fn id(&self) -> Option<Id> {
+        self.sealed.as_ref().map(|append| append.id)
+    }
+
     pub(super) fn written(mut self, bases: &[u64], began: Duration, storage: &Arc<dyn Storage>) {
         for (session, _) in &self.riders {
             session.wrote(began);
         }
-        let partitions = self.partitions();
+        // Nobody asks a sink where its messages are.
+        let is_asked = self.entries.iter().any(|entry| entry.submission.atomic);
+        let partitions = is_asked.then(|| self.partitions());
         for entry in std::mem::take(&mut self.entries) {
-            // Nobody asks a sink where its messages are.
-            let rows = if entry.submission.atomic {
-                rows(&partitions, &entry.places, bases)
-            } else {
-                Vec::new()
+            let rows = match &partitions {
+                Some(partitions) if entry.submission.atomic => {
+                    rows(partitions, &entry.places, bases)
+                }
+                _ => Vec::new(),
             };
             finish(entry.submission, entry.has_riders, rows, storage);
         }
@@ -261,126 +242,68 @@ impl Statement {
 
     pub(super) fn failed(mut self, error: &Error) {
         self.doubt(error.in_doubt());
-        for entry in std::mem::take(&mut self.entries) {
+        for submission in self.take_all() {
+            submission.fail(error.share());
+        }
+    }
+
+    /// When the last of the budgets is over.
+    pub(super) fn deadline(&self) -> Duration {
+        let deadlines = self.entries.iter().map(|entry| entry.submission.deadline);
+        deadlines.max().unwrap_or_default()
+    }
+
+    /// Whether all budgets are over then.
+    pub(super) fn is_overdue(&self, then: Duration) -> bool {
+        self.deadline() <= then
+    }
+
+    /// Lets those fail whose budget is over then, and what is behind them. Whether there were any.
+    pub(super) fn give_up(&mut self, then: Duration, error: &Error) -> bool {
+        let mut is_smaller = false;
+        let partitions = self.partitions();
+        let append = self.sealed.clone().filter(|_| error.in_doubt());
+        for mut entry in std::mem::take(&mut self.entries) {
+            let submission = &entry.submission;
+            if submission.deadline > then && !submission.chain.is_broken() {
+                self.entries.push(entry);
+                continue;
+            }
+            is_smaller = true;
+            if let Some(append) = &append {
+                entry.doubt(append.id, &partitions);
+            }
             entry.submission.fail(error.share());
         }
+        is_smaller
     }
 
     /// Lets each batch remember where to look for it, if that is needed.
     fn doubt(&mut self, in_doubt: bool) {
-        let Some(append) = self.sealed.as_ref().filter(|_| in_doubt) else {
+        if !in_doubt || self.entries.is_empty() {
+            return;
+        }
+        let Some(append) = self.sealed.clone() else {
             return;
         };
-        let (id, partitions) = (append.id, self.partitions());
+        let partitions = self.partitions();
         for entry in &mut self.entries {
-            let mut sessions = Vec::new();
-            if entry.has_riders {
-                let messages = entry.submission.batch.messages.iter();
-                sessions.extend(
-                    messages
-                        .flat_map(Message::commits)
-                        .map(Commit::session)
-                        .cloned(),
-                );
-                sessions.dedup_by(|a, b| Arc::ptr_eq(a, b));
-            }
-            entry.submission.batch.doubt = Some(Doubt {
-                id,
-                partitions: partitions.clone(),
-                places: std::mem::take(&mut entry.places),
-                sessions,
-            });
+            entry.doubt(append.id, &partitions);
         }
     }
 
-    /// The same without what came from these leases.
-    pub(super) fn without(
-        mut self,
-        leases: &[usize],
-        routes: &Routes,
-        storage: &Arc<dyn Storage>,
-    ) -> Self {
-        let lost: Vec<Arc<Session>> = leases
-            .iter()
-            .filter_map(|index| self.riders.get(*index))
-            .map(|(session, _)| session.clone())
-            .collect();
-        for session in &lost {
-            session.fence();
-        }
-        let is_lost = |message: &Message| {
-            let mut sessions = message.commits().map(Commit::session);
-            sessions.any(|session| lost.iter().any(|lost| Arc::ptr_eq(lost, session)))
-        };
-        let mut rest = Self::default();
-        for mut entry in std::mem::take(&mut self.entries) {
-            let submission = &mut entry.submission;
-            if submission.atomic && submission.batch.messages.iter().any(is_lost) {
-                entry.submission.fail(Error::new(
-                    ErrorKind::Fenced,
-                    "nothing of this append was written: it carries a commit of a lease that \
-                     another consumer took over, who gets the message again",
-                ));
-                continue;
-            }
-            let before = submission.batch.len();
-            submission
-                .batch
-                .messages
-                .retain(|message| !is_lost(message));
-            let dropped = before - submission.batch.len();
-            if dropped > 0 {
-                tracing::info!(
-                    stream = %submission.stream,
-                    messages = dropped,
-                    "dropped relayed messages whose lease was taken over"
-                );
-            }
-            if submission.batch.is_empty() {
-                finish(entry.submission, false, Vec::new(), storage);
-            } else {
-                rest.add(entry.submission, routes, storage);
-            }
-        }
-        rest
+    pub(super) fn submissions(&self) -> impl Iterator<Item = &Submission> {
+        self.entries.iter().map(|entry| &entry.submission)
     }
 
-    /// The same without what is behind a batch that failed.
-    pub(super) fn unchained(mut self, routes: &Routes, storage: &Arc<dyn Storage>) -> Self {
-        let mut rest = Self::default();
-        for entry in std::mem::take(&mut self.entries) {
-            if let Some(submission) = entry.submission.check_chain() {
-                rest.add(submission, routes, storage);
-            }
-        }
-        rest
-    }
-
-    pub(super) fn has_broken_chain(&self) -> bool {
-        let mut chains = self.entries.iter().map(|entry| &entry.submission.chain);
-        chains.any(|chain| chain.is_broken())
-    }
-
-    /// The same under a new id.
-    pub(super) fn again(self, routes: &Routes, storage: &Arc<dyn Storage>) -> Self {
-        self.without(&[], routes, storage)
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = Submission> + use<> {
+        let entries = std::mem::take(&mut self.entries).into_iter();
+        entries.map(|entry| entry.submission)
     }
 
     /// Whether more than one batch is in it.
     pub(super) fn is_shared(&self) -> bool {
         self.entries.len() > 1
-    }
-
-    /// The same, each batch on its own.
-    pub(super) fn apart(mut self, routes: &Routes, storage: &Arc<dyn Storage>) -> Vec<Self> {
-        let entries = std::mem::take(&mut self.entries).into_iter();
-        entries
-            .map(|entry| {
-                let mut alone = Self::default();
-                alone.add(entry.submission, routes, storage);
-                alone
-            })
-            .collect()
     }
 
     /// Gives the only batch back; the append is somebody else's.
@@ -389,13 +312,31 @@ impl Statement {
         self.sealed = None;
         let entry = self.entries.pop();
         entry
-            .map(|entry| entry.submission.batch)
+            .map(|entry| entry.submission.into_batch())
             .unwrap_or_default()
     }
 
     pub(super) fn partitions(&self) -> Arc<[Partition]> {
         let rows = self.sealed.iter().flat_map(|append| &append.rows);
         rows.map(|row| row.partition.clone()).collect()
+    }
+}
+
+impl Entry {
+    fn doubt(&mut self, id: Id, partitions: &Arc<[Partition]>) {
+        let mut sessions = Vec::new();
+        if self.has_riders {
+            let commits = self.submission.batch.messages.iter();
+            let commits = commits.flat_map(Message::commits);
+            sessions.extend(commits.map(Commit::session).cloned());
+            sessions.dedup_by(|a, b| Arc::ptr_eq(a, b));
+        }
+        self.submission.batch.doubt = Some(Doubt {
+            id,
+            partitions: partitions.clone(),
+            places: std::mem::take(&mut self.places),
+            sessions,
+        });
     }
 }
 
@@ -408,39 +349,6 @@ fn next_turn() -> u32 {
 impl Drop for Statement {
     fn drop(&mut self) {
         self.doubt(true);
-        for entry in std::mem::take(&mut self.entries) {
-            entry.submission.orphan();
-        }
+        // Each of them says so, dropped.
     }
-}
-
-fn rows(partitions: &[Partition], places: &[Place], bases: &[u64]) -> Vec<AppendedRow> {
-    places
-        .iter()
-        .filter_map(|place| {
-            let partition = partitions.get(place.row)?;
-            let start = bases.get(place.row)? + u64::from(place.start);
-            Some(AppendedRow {
-                stream: partition.stream.clone(),
-                partition: partition.index,
-                offsets: start..start + u64::from(place.len),
-            })
-        })
-        .collect()
-}
-
-fn finish(
-    mut submission: Submission,
-    has_riders: bool,
-    rows: Vec<AppendedRow>,
-    storage: &Arc<dyn Storage>,
-) {
-    if has_riders {
-        for message in &mut submission.batch.messages {
-            for commit in message.take_commits() {
-                commit.rode(storage);
-            }
-        }
-    }
-    let _ = submission.answer.send(Ok(rows));
 }

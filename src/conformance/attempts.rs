@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Harness;
 use super::build::{append_with, claim, row, verdicts};
 use super::support::{Subject, assert_fenced, attempts};
-use crate::storage::{Group, Progress, Start, Verdicts};
+use crate::storage::{Claim, Group, Over, Progress, Start, Verdicts};
 
 /// A group with three messages before it.
 async fn billing(subject: &Subject) -> Group {
@@ -34,6 +34,28 @@ pub(super) async fn an_unclean_takeover_counts_an_attempt(harness: Arc<dyn Harne
         );
         assert_eq!(attempts(&subject.state(&billing).await, 0), count);
         assert_eq!([attempts(&state, 1), attempts(&state, 2)], [0, 0]);
+    }
+}
+
+pub(super) async fn an_attempt_is_counted_only_where_the_claim_says_so(harness: Arc<dyn Harness>) {
+    let subject = Subject::new(harness);
+    let billing = billing(&subject).await;
+    subject.lease(&billing).await;
+    for counted in [0, 0, 1, 1, 2] {
+        let seen = subject.state(&billing).await;
+        let counts_attempt = counted > attempts(&seen, 0);
+        let over = Some(Over {
+            counts_attempt,
+            ..Over::another(seen.epoch, seen.generation)
+        });
+        let claim = Claim {
+            over,
+            ..claim(&billing, None)
+        };
+        let state = subject.claim(claim).await.expect("a claim");
+        assert_eq!(state.epoch, seen.epoch + 1, "it takes over all the same");
+        assert_eq!(attempts(&state, 0), counted);
+        assert_eq!(attempts(&subject.state(&billing).await, 0), counted);
     }
 }
 

@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use crate::message::Message;
 use crate::storage::{
-    Append, Claim, Group, Id, Lease, Name, Partition, Ranges, Read, Records, RecordsBuilder, Row,
-    Verdicts,
+    Append, Claim, Group, Id, Lease, Name, Over, Partition, Ranges, Read, Records, RecordsBuilder,
+    Row, Verdicts,
 };
 
 pub(super) fn name(name: &str) -> Name {
@@ -69,6 +69,6 @@ pub(super) fn claim(group: &Group, over: Option<(u64, u64)>) -> Claim {
     Claim {
         group: group.clone(),
         owner: Id::random(),
-        over,
+        over: over.map(|(epoch, generation)| Over::another(epoch, generation)),
     }
 }

@@ -6,7 +6,7 @@ use super::Harness;
 use super::build::{append_with, claim, name, row};
 use super::support::{Subject, assert_kind};
 use crate::error::ErrorKind;
-use crate::storage::{Claim, Group, Lease, Ranges};
+use crate::storage::{Claim, Group, Lease, Over, Ranges};
 
 /// A group with two messages before it.
 async fn billing(subject: &Subject) -> Group {
@@ -61,7 +61,7 @@ pub(super) async fn a_claim_whose_answer_got_lost_keeps_its_epoch(harness: Arc<d
     let mut subject = Subject::new(harness);
     let billing = billing(&subject).await;
     let before = subject.state(&billing).await;
-    let over = Some((before.epoch, before.generation));
+    let over = Some(Over::another(before.epoch, before.generation));
     let claim = Claim {
         over,
         ..claim(&billing, None)

@@ -10,7 +10,7 @@ use super::build::{append, append_with, name, records, row};
 use super::support::{Subject, assert_kind};
 use crate::error::ErrorKind;
 use crate::message::Message;
-use crate::storage::{Appended, Partition, RecordsBuilder, Row};
+use crate::storage::{Append, Appended, Id, Partition, RecordsBuilder, Row};
 
 pub(super) async fn offsets_begin_at_zero_and_have_no_gaps(harness: Arc<dyn Harness>) {
     let subject = Subject::new(harness);
@@ -66,6 +66,37 @@ pub(super) async fn the_rows_of_an_append_are_written_together(harness: Arc<dyn 
         (&audit, "c"),
     ] {
         assert_eq!(subject.text(partition).await, text, "in {partition}");
+    }
+}
+
+pub(super) async fn many_rows_are_written_in_their_order(harness: Arc<dyn Harness>) {
+    let subject = Subject::new(harness);
+    let orders = subject.partitions("orders", 300).await;
+    // Neither as they are numbered, nor as they are named.
+    let places: Vec<usize> = (0..300).map(|n| n * 7 % 300).collect();
+    for round in 0..2 {
+        let messages = |place: usize| vec!["x"; 1 + place % 3];
+        let rows = places
+            .iter()
+            .map(|place| row(&orders[*place], &messages(*place)));
+        let append = Arc::new(Append {
+            id: Id::random(),
+            after: None,
+            rows: rows.collect(),
+            commits: Vec::new(),
+        });
+        let bases: Vec<u64> = places
+            .iter()
+            .map(|place| round * messages(*place).len() as u64)
+            .collect();
+        assert_eq!(subject.written(&append).await, bases);
+        assert_eq!(subject.written(&append).await, bases, "once more");
+        let settled = subject.settle(append).await.expect("an outcome");
+        assert_eq!(settled, Some(bases));
+    }
+    let bounds = subject.bounds(&orders).await.expect("the bounds");
+    for (place, bounds) in bounds.into_iter().enumerate() {
+        assert_eq!(bounds, 0..2 * (1 + place as u64 % 3));
     }
 }
 

@@ -205,6 +205,7 @@ macro_rules! __conformance {
             log::offsets_begin_at_zero_and_have_no_gaps,
             log::each_partition_counts_for_itself,
             log::the_rows_of_an_append_are_written_together,
+            log::many_rows_are_written_in_their_order,
             log::nothing_is_written_where_one_row_has_no_stream,
             log::messages_come_back_as_they_were,
             log::a_large_message_comes_back_as_it_was,
@@ -262,6 +263,7 @@ macro_rules! __conformance {
 
             progress::commits_are_merged,
             progress::commits_have_no_order,
+            progress::a_thousand_ranges_are_merged,
             progress::a_position_never_goes_back,
             progress::commits_of_appends_are_merged,
             progress::an_append_of_commits_alone_writes_them,
@@ -269,6 +271,7 @@ macro_rules! __conformance {
             progress::progress_outlives_a_restart,
 
             attempts::an_unclean_takeover_counts_an_attempt,
+            attempts::an_attempt_is_counted_only_where_the_claim_says_so,
             attempts::an_attempt_counts_for_the_first_message_not_done,
             attempts::a_clean_handover_counts_no_attempt,
             attempts::no_attempt_is_counted_where_nothing_is_pending,
@@ -328,6 +331,7 @@ macro_rules! __conformance {
             producing::a_message_over_the_limit_comes_back,
             producing::a_closed_producer_says_so,
             producing::clones_write_each_message_once,
+            producing::a_close_ends_while_others_append,
 
             routing::a_key_stays_in_its_partition,
             routing::messages_without_a_key_are_written_once,
@@ -339,6 +343,7 @@ macro_rules! __conformance {
             consuming::messages_that_come_meanwhile_are_seen,
             consuming::a_small_prefetch_skips_nothing,
             consuming::a_consumer_gets_all_partitions,
+            consuming::a_paused_partition_keeps_no_other_waiting,
             consuming::what_was_trimmed_is_told_once,
             consuming::a_stream_ends_with_its_shutdown,
 
@@ -357,6 +362,7 @@ macro_rules! __conformance {
             handover::a_shutdown_waits_for_what_is_held,
             handover::a_shutdown_waits_no_longer_than_it_may,
             handover::partitions_are_handed_over,
+            handover::closing_hands_all_consumers_over,
 
             operating::groups_are_listed_with_what_they_have_to_do,
             operating::an_evicted_consumer_stands_by_and_goes_on,
@@ -375,6 +381,7 @@ macro_rules! __conformance {
             commits::a_commit_that_was_polled_once_is_written,
 
             holes::a_dropped_message_comes_again,
+            holes::the_last_messages_come_again_when_they_are_dropped,
             holes::a_message_that_comes_again_says_so,
             holes::holes_stop_no_group,
             holes::a_pause_ends_with_its_lease,
@@ -406,6 +413,7 @@ macro_rules! __conformance {
 
             lost::what_is_sent_again_is_written_once,
             lost::what_is_in_doubt_is_written_once,
+            lost::what_is_taken_back_is_all_and_in_order,
             lost::a_group_goes_on_where_answers_get_lost,
             lost::a_relay_where_answers_get_lost_writes_once,
 

@@ -211,15 +211,20 @@ impl Model {
         let log = &self.logs[&claim.group.partition];
         let (start, end) = (log.start, log.end());
         let member = self.member(&claim.group);
-        let over = claim.over == Some((member.epoch, member.generation));
+        let seen = (member.epoch, member.generation);
+        let over = claim
+            .over
+            .filter(|over| (over.epoch, over.generation) == seen);
         match member.owner {
             Some(owner) if owner == claim.owner => {
                 member.generation_grew = Grew::Perhaps;
                 return true;
             }
-            Some(_) if !over => return false,
             Some(_) => {
-                if let Some(first) = (start..end).find(|at| !member.done.contains(at)) {
+                let Some(over) = over else { return false };
+                if over.counts_attempt
+                    && let Some(first) = (start..end).find(|at| !member.done.contains(at))
+                {
                     *member.attempts.entry(first).or_default() += 1;
                 }
             }

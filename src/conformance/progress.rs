@@ -55,6 +55,43 @@ pub(super) async fn commits_have_no_order(harness: Arc<dyn Harness>) {
     assert_eq!(subject.done(&lease, several).await, Progress::at(10));
 }
 
+pub(super) async fn a_thousand_ranges_are_merged(harness: Arc<dyn Harness>) {
+    const END: u64 = 2_000;
+    let subject = Subject::new(harness);
+    let orders = subject.partition("orders").await;
+    subject.write(&orders, &["x"; END as usize]).await;
+    let billing = subject.group(&orders, "billing").await;
+    let lease = subject.lease(&billing).await;
+    let mut expected = Progress::at(0);
+    let odd: Ranges = (1..END).step_by(2).map(|at| at..at + 1).collect();
+    for done in [
+        odd.clone(),
+        Ranges::from(1_000..1_001),
+        Ranges::from(0..1),
+        odd,
+        // Below the position, across gaps, and at the end.
+        [0..1, 500..507, 1_998..1_999].into_iter().collect(),
+        Ranges::new(),
+        [1..20, 40..41].into_iter().collect(),
+    ] {
+        expected.merge(&done);
+        let answer = subject.done(&lease, done).await;
+        assert_eq!(answer, expected);
+        let stored = subject.state(&lease.group).await.progress;
+        assert_eq!(stored, expected, "as it is stored");
+    }
+    let out = subject.partition("out").await;
+    for done in [700..750, 20..30] {
+        expected.merge(&Ranges::from(done.clone()));
+        subject
+            .written(&append_with([row(&out, &["A"])], [(&lease, done)]))
+            .await;
+        let stored = subject.state(&lease.group).await.progress;
+        assert_eq!(stored, expected, "after an append with a commit");
+    }
+    assert_eq!(subject.done(&lease, 0..END).await, Progress::at(END));
+}
+
 pub(super) async fn a_position_never_goes_back(harness: Arc<dyn Harness>) {
     let subject = Subject::new(harness);
     let lease = owned(&subject).await;

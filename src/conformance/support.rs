@@ -250,7 +250,7 @@ impl Subject {
         let clock = SystemClock::new();
         tokio::select! {
             done = future => done,
-            () = clock.sleep_until(clock.now() + patience) => {
+            () = clock.sleep_until(clock.now().saturating_add(patience)) => {
                 panic!("not within {patience:?}: {what}")
             }
         }
@@ -268,7 +268,7 @@ fn settled(mut state: GroupState) -> GroupState {
 pub(super) async fn pause() {
     let clock = SystemClock::new();
     let moment = std::time::Duration::from_millis(2);
-    clock.sleep_until(clock.now() + moment).await;
+    clock.sleep_until(clock.now().saturating_add(moment)).await;
 }
 
 /// Polls a call once and drops it. What it answered, if it was done by then.

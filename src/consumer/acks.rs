@@ -1,14 +1,14 @@
 //! What became of the messages that were handed out: the book of one lease.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::dropped::{Dropped, Look, Others, Patience};
 use super::retries::Retries;
+use super::round::Round;
 use super::trust::Trusts;
 use super::warnings::{Warning, Warnings};
-use crate::error::{Error, Result};
 use crate::ranges::{Progress, Ranges};
 use crate::storage::Verdicts;
 
@@ -20,14 +20,16 @@ const PUT_OFF: Duration = Duration::from_millis(50);
 pub(super) struct Acks {
     /// All that is done, written or not.
     progress: Progress,
+    /// As it was when the lease began: the position, and how many are done beyond it.
+    began_with: (u64, u64),
     /// Done and to be written.
     pending: Ranges,
     /// Whether some of it is being written now.
     writing: bool,
+    /// All before this one is done, as the storage has said.
+    durable_position: u64,
     /// Let go of without a verdict.
-    dropped: Ranges,
-    /// How many ever were.
-    times_dropped: u64,
+    dropped: Dropped,
     retries: Retries,
     warnings: Warnings,
     /// In the hands of transactions of the application.
@@ -41,11 +43,12 @@ pub(super) struct Acks {
 impl Acks {
     pub(super) fn new(progress: Progress, attempts: &[(u64, u32)]) -> Self {
         Self {
+            durable_position: progress.position(),
+            began_with: (progress.position(), progress.acked().count()),
             progress,
             pending: Ranges::new(),
             writing: false,
-            dropped: Ranges::new(),
-            times_dropped: 0,
+            dropped: Dropped::default(),
             retries: Retries::new(attempts),
             warnings: Warnings::default(),
             trusts: Trusts::default(),
@@ -56,6 +59,10 @@ impl Acks {
 
     pub(super) fn progress(&self) -> &Progress {
         &self.progress
+    }
+
+    pub(super) fn durable_position(&self) -> u64 {
+        self.durable_position
     }
 
     pub(super) fn retries(&self) -> &Retries {
@@ -76,6 +83,12 @@ impl Acks {
 
     pub(super) fn has_pending(&self) -> bool {
         !self.pending.is_empty() || self.retries.has_raised()
+    }
+
+    /// Whether no verdict was ever given.
+    pub(super) fn is_silent(&self) -> bool {
+        let now = (self.progress.position(), self.progress.acked().count());
+        now == self.began_with && self.retries.scheduled().is_empty() && self.trusts.is_empty()
     }
 
     /// Whether the storage does not know yet of all that is done.
@@ -100,7 +113,7 @@ impl Acks {
         if is_usual {
             self.pending.insert(offset..offset + 1);
             self.progress.insert(offset..offset + 1);
-            self.finish();
+            self.finished += 1;
         }
         is_usual
     }
@@ -174,6 +187,7 @@ impl Acks {
 
     /// What is durable, as the storage says.
     pub(super) fn learn(&mut self, durable: &Progress) {
+        self.durable_position = self.durable_position.max(durable.position());
         self.written(0..durable.position());
         for range in durable.acked().iter() {
             self.written(range);
@@ -181,62 +195,121 @@ impl Acks {
     }
 
     /// No verdict.
-    pub(super) fn dropped(&mut self, offset: u64) {
+    pub(super) fn let_go(&mut self, offset: u64) {
         if !self.progress.is_done(offset) {
-            self.dropped.insert(offset..offset + 1);
-            self.times_dropped += 1;
+            self.dropped.insert(offset);
         }
     }
 
-    /// A handle is gone.
-    pub(super) fn finish(&mut self) {
+    /// The handle of this message is gone.
+    pub(super) fn finish(&mut self, offset: u64) {
         self.finished += 1;
-    }
-
-    /// Whether something beyond a dropped message is done, so that it holds the position up; or a
-    /// transaction has left one undone.
-    pub(super) fn has_hole(&self) -> bool {
-        if self.trusts.has_lost() {
-            return true;
-        }
-        match (
-            self.dropped.iter().next(),
-            self.progress.acked().iter().next_back(),
-        ) {
-            (Some(dropped), Some(acked)) => dropped.start < acked.start,
-            _ => false,
+        if !self.dropped.is_empty() {
+            self.dropped.handle_went(offset);
         }
     }
 
-    /// What there is to say after a change.
-    pub(super) fn warning(&mut self, has_hole: bool) -> Option<Warning> {
+    /// Whether something is to come again because it was dropped, or a transaction has left it undone.
+    pub(super) fn has_dropped(&self) -> bool {
+        !self.dropped.is_empty() || self.trusts.has_lost()
+    }
+
+    /// What of it is due, and when to look again.
+    pub(super) fn look_at_dropped(
+        &mut self,
+        now: Duration,
+        handed_out_to: u64,
+        patience: Patience,
+    ) -> Look {
+        let others = Others {
+            held: self.greatest_held(handed_out_to),
+            done: self.last_done(),
+            lost: self.trusts.lost().clone(),
+        };
+        self.dropped.look(now, &others, patience)
+    }
+
+    /// The greatest offset below `end` that somebody has in hand: of what was handed out, what is
+    /// neither done nor dropped nor waits to come again.
+    fn greatest_held(&self, mut end: u64) -> Option<u64> {
+        while end > self.progress.position() {
+            let offset = end - 1;
+            let (acked, dropped) = (self.progress.acked(), self.dropped.offsets());
+            let gone = acked
+                .containing(offset)
+                .or_else(|| dropped.containing(offset));
+            match gone {
+                Some(range) => end = range.start,
+                None if self.is_out_of_hand(offset) => end = offset,
+                None => return Some(offset),
+            }
+        }
+        None
+    }
+
+    /// The first offset below `end` that somebody has in hand.
+    pub(super) fn first_held(&self, end: u64) -> Option<u64> {
+        let mut offset = self.progress.position();
+        while offset < end {
+            let (acked, dropped) = (self.progress.acked(), self.dropped.offsets());
+            let gone = acked
+                .containing(offset)
+                .or_else(|| dropped.containing(offset));
+            match gone {
+                Some(range) => offset = range.end,
+                None if self.is_out_of_hand(offset) => offset += 1,
+                None => return Some(offset),
+            }
+        }
+        None
+    }
+
+    /// The first that was dropped, if it waits for one behind it that somebody has in hand; and that one.
+    pub(super) fn waits_for_held(&self, handed_out_to: u64) -> Option<(u64, u64)> {
+        let first = self.dropped.offsets().iter().next()?.start;
+        let held = self.greatest_held(handed_out_to)?;
+        let is_passed = self.last_done().is_some_and(|done| first < done);
+        (first < held && !is_passed).then_some((first, held))
+    }
+
+    fn is_out_of_hand(&self, offset: u64) -> bool {
+        self.retries.scheduled().contains(&offset) || self.trusts.is_let_go(offset)
+    }
+
+    /// Where the last range of what is done beyond the position begins.
+    fn last_done(&self) -> Option<u64> {
+        let last = self.progress.acked().iter().next_back()?;
+        Some(last.start)
+    }
+
+    /// What there is to say after a change: of what was dropped only what something behind is done of.
+    pub(super) fn warning(&mut self) -> Option<Warning> {
+        let first = self.dropped.offsets().iter().next();
+        let passed = first.filter(|first| self.last_done().is_some_and(|done| first.start < done));
+        self.warn(passed.map(|first| first.start))
+    }
+
+    /// What there is to say when these come again.
+    pub(super) fn warning_of(&mut self, due: &Ranges) -> Option<Warning> {
+        let first = self.dropped.offsets().intersection(due).iter().next()?;
+        self.warn(Some(first.start))
+    }
+
+    fn warn(&mut self, forgotten: Option<u64>) -> Option<Warning> {
         let ranges = self.progress.acked().len();
         let retries = self.retries.scheduled().len();
-        let forgotten = has_hole.then(|| self.forgotten()).flatten();
+        let forgotten = forgotten.map(|offset| (offset, self.dropped.times()));
         self.warnings.look(ranges, retries, forgotten)
     }
 
-    /// The first message that was dropped and is not done, and how many were dropped ever.
-    fn forgotten(&self) -> Option<(u64, u64)> {
-        let first = self.dropped.iter().next()?;
-        Some((first.start, self.times_dropped))
-    }
-
-    /// Takes the messages that hold the position up, to be delivered again.
-    pub(super) fn take_holes(&mut self) -> Ranges {
-        let mut holes = Ranges::new();
-        if let Some(last) = self.progress.acked().iter().next_back() {
-            holes = self.dropped.clone();
-            holes.remove(last.start..u64::MAX);
-        }
-        for hole in holes.iter() {
-            self.dropped.remove(hole);
-        }
-        holes.union(&self.trusts.take_lost());
-        for offset in holes.iter().flatten() {
+    /// Takes those of `due` that nobody has done meanwhile, to be delivered again.
+    pub(super) fn take_dropped(&mut self, due: &Ranges) -> Ranges {
+        let mut again = self.dropped.take(due);
+        again.union(&self.trusts.take_lost(due));
+        for offset in again.iter().flatten() {
             self.retries.begin_again(offset);
         }
-        holes
+        again
     }
 
     /// What to write now, and who waits for it.
@@ -249,9 +322,11 @@ impl Acks {
         (verdicts, self.round.take())
     }
 
-    /// The write of what was taken has succeeded.
-    pub(super) fn wrote(&mut self) {
+    /// The write of what was taken has succeeded, and the storage says that all before this offset
+    /// is done.
+    pub(super) fn wrote(&mut self, position: u64) {
         self.writing = false;
+        self.durable_position = self.durable_position.max(position);
     }
 
     /// A write failed: what was in it goes with the next.
@@ -267,74 +342,56 @@ impl Acks {
     }
 }
 
-/// One write of commits, and all who wait for it.
-#[derive(Debug, Default)]
-pub(crate) struct Round {
-    result: OnceLock<Result<()>>,
-    waiting: Mutex<Vec<Waker>>,
-}
-
-impl Round {
-    pub(super) fn complete(&self, result: Result<()>) {
-        // A round is completed once; a second result would be about another write.
-        let _ = self.result.set(result);
-        let waiting = {
-            let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *waiting)
-        };
-        for waker in waiting {
-            waker.wake();
-        }
-    }
-
-    /// The outcome. `slot` is the place of the waker between polls.
-    pub(crate) fn poll(&self, slot: &mut Option<usize>, cx: &Context<'_>) -> Poll<Result<()>> {
-        if let Some(result) = self.outcome() {
-            return Poll::Ready(result);
-        }
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        // Registered first, then looked at again: `complete` sets before it wakes.
-        match *slot {
-            Some(at) if at < waiting.len() => waiting[at].clone_from(cx.waker()),
-            _ => {
-                *slot = Some(waiting.len());
-                waiting.push(cx.waker().clone());
-            }
-        }
-        drop(waiting);
-        self.outcome().map_or(Poll::Pending, Poll::Ready)
-    }
-
-    fn outcome(&self) -> Option<Result<()>> {
-        Some(match self.result.get()? {
-            Ok(()) => Ok(()),
-            Err(error) => Err(Error::share(error)),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const PATIENCE: Patience = Patience {
+        hole: Duration::ZERO,
+        longest: Duration::MAX,
+    };
+
+    /// What comes again at once, of what was handed out up to an offset.
+    fn holes(acks: &mut Acks, handed_out_to: u64) -> Ranges {
+        let look = acks.look_at_dropped(Duration::ZERO, handed_out_to, PATIENCE);
+        look.due
+    }
+
     #[test]
     fn a_hole_is_a_dropped_message_with_done_ones_beyond() {
         let mut acks = Acks::new(Progress::at(10), &[]);
-        acks.dropped(11);
-        assert!(!acks.has_hole());
+        acks.let_go(11);
         acks.done(10..11);
-        assert!(!acks.has_hole(), "nothing beyond is done");
-        acks.dropped(14);
+        assert_eq!(holes(&mut acks, 14), Ranges::new(), "12 and 13 are held");
+        acks.let_go(14);
         acks.done(12..13);
-        assert!(acks.has_hole());
-        assert_eq!(acks.take_holes(), Ranges::from(11..12));
-        assert!(!acks.has_hole() && acks.take_holes().is_empty());
-        acks.dropped(11);
+        assert_eq!(holes(&mut acks, 16), Ranges::from(11..12), "15 is held");
+        let due = Ranges::from(11..12);
+        assert_eq!(acks.take_dropped(&due), due);
+        assert_eq!(acks.take_dropped(&due), Ranges::new());
+        acks.let_go(11);
         acks.done(0..20);
-        assert!(!acks.has_hole(), "committed through");
+        assert!(!acks.has_dropped(), "committed through");
         assert_eq!(acks.progress(), &Progress::at(20));
-        acks.dropped(3);
-        assert!(acks.dropped.is_empty(), "done before it was dropped");
+        acks.let_go(3);
+        assert!(!acks.has_dropped(), "done before it was dropped");
+    }
+
+    #[test]
+    fn what_nobody_has_in_hand_is_a_hole() {
+        let mut acks = Acks::new(Progress::at(0), &[]);
+        acks.let_go(1);
+        assert_eq!(holes(&mut acks, 4), Ranges::new(), "2 and 3 are held");
+        acks.let_go(3);
+        assert_eq!(holes(&mut acks, 4), Ranges::from(3..4), "2 is held");
+        acks.retry(2, Duration::ZERO);
+        let mut all = Ranges::from(1..2);
+        all.insert(3..4);
+        assert_eq!(holes(&mut acks, 4), all);
+        acks.trusts().put(4, Some(1));
+        assert_eq!(holes(&mut acks, 5), Ranges::new(), "4 is held");
+        acks.trusts().let_go(4);
+        assert_eq!(holes(&mut acks, 5), all, "its transaction decides about it");
     }
 
     #[test]
@@ -345,7 +402,7 @@ mod tests {
         acks.done(0..5);
         assert_eq!(acks.take().0, Verdicts::from(3..5));
         assert!(acks.is_ahead());
-        acks.wrote();
+        acks.wrote(5);
         assert!(!acks.is_ahead());
         acks.done(8..9);
         acks.done(8..9);
@@ -364,7 +421,7 @@ mod tests {
         acks.done(3..4);
         assert!(!acks.done_next(2), "one beyond is done");
         acks.done(2..3);
-        acks.dropped(5);
+        acks.let_go(5);
         assert!(!acks.done_next(4), "one was dropped");
         acks.done(4..6);
         assert!(acks.retry(7, Duration::ZERO) && !acks.done_next(6));
@@ -395,7 +452,7 @@ mod tests {
         let done = verdicts;
         assert_eq!(acks.take().0, Verdicts { done, attempts });
         assert_eq!(acks.progress().position(), 2);
-        assert!(!acks.has_hole(), "nobody forgot it");
+        assert!(!acks.has_dropped(), "nobody forgot it");
         assert!(acks.hand_out_again(2));
         acks.done_through(5);
         assert_eq!(acks.progress(), &Progress::at(5));
@@ -406,10 +463,12 @@ mod tests {
     #[test]
     fn a_hole_that_comes_again_is_counted() {
         let mut acks = Acks::new(Progress::at(0), &[]);
-        acks.dropped(0);
+        acks.let_go(0);
         acks.done(1..2);
-        assert_eq!(acks.forgotten(), Some((0, 1)));
-        assert_eq!(acks.take_holes(), Ranges::from(0..1));
+        let (offset, dropped) = (0, 1);
+        assert_eq!(acks.warning(), Some(Warning::Forgotten { offset, dropped }));
+        let due = Ranges::from(0..1);
+        assert_eq!(acks.take_dropped(&due), due);
         assert_eq!(acks.retries().begun(0..9), [(0, 1)]);
         assert_eq!(acks.take().0.attempts, [(0, 1)]);
     }

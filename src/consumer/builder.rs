@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
-use tokio::sync::mpsc;
 
 use super::Consumer;
 use super::control::{Control, Shared};
@@ -14,6 +13,7 @@ use crate::dead_letter;
 use crate::error::{Error, Result};
 use crate::flow::Flowstream;
 use crate::name::Name;
+use crate::several::{AT_ONCE, several};
 use crate::storage::{Group, Partition, Start};
 
 /// Makes a [`Consumer`]: set what differs from the defaults, then `.await`.
@@ -77,34 +77,43 @@ impl ConsumerBuilder {
         self
     }
 
-    /// How long a shutdown waits for deliveries that are still held: 10 seconds by default.
+    /// How long a shutdown waits for deliveries that are still held: 10 seconds by default. What was
+    /// said of them is written then, and the lease given back. With a storage that answers, that takes
+    /// milliseconds; one that hangs is given up after as long again, or after 10 seconds if that is
+    /// longer.
     pub fn drain(mut self, time: Duration) -> Self {
         self.settings.drain = time;
         self
     }
 
-    /// How much is read ahead, in bytes of stored batches: 2 MiB by default. Half of it waits while
-    /// the other half is handed out; of a stream with n partitions each of them, and what is handed
-    /// out, has one share of n + 1. A share ends with a whole batch, so each may be over by one. For
-    /// all consumers of the process another share of each partition, or its newest batch, is kept.
+    /// How much is read ahead of all partitions together, in bytes of stored batches: 2 MiB by
+    /// default. Of a stream with n partitions one read gives a share of n + 1, and ends with a whole
+    /// batch; four reads are under way at most, so it may be over by four batches. What was read
+    /// ahead of a partition that is paused is let go of where another one needs the room, and read
+    /// again.
     ///
-    /// While a share is read, the driver may have it once more. What is delivered again is read once
-    /// more, and a delivery that is held keeps its batch
+    /// As much is kept once more, of the newest batches of all partitions, for all consumers of the
+    /// process. While a share is read, the driver may have it once more. What is delivered again is
+    /// read once more, a batch at a time, and a delivery that is held keeps its batch
     /// ([`Message::compact`](crate::Message::compact)).
     pub fn prefetch(mut self, bytes: usize) -> Self {
         self.settings.prefetch = bytes;
         self
     }
 
-    /// How long a message that was dropped without a verdict waits, once later ones are done,
-    /// before it is delivered again: 5 seconds by default.
+    /// How long a message that was dropped without a verdict waits before it is delivered again: 5
+    /// seconds by default. The time begins once one behind it is done, or nobody has it or one behind
+    /// it in hand, who might still [`commit_through`](crate::Delivery::commit_through) it. After
+    /// [`max_processing`](Self::max_processing) it comes in any case.
     pub fn redeliver_after(mut self, time: Duration) -> Self {
         self.settings.redeliver_after = time;
         self
     }
 
     /// Where messages go that cannot be done ([`Delivery::dead_letter`](crate::Delivery::dead_letter)):
-    /// `<stream>.<group>.dead` by default. Keys stay, so it may have several partitions, if it is
+    /// `<stream>.<group>.dead` by default, and for a group with dots in its name their number behind that,
+    /// so that no two groups share one: `a.b.c.dead` for (`a.b`, `c`), `a.b.c.dead.1` for (`a`, `b.c`).
+    /// Keys stay, so it may have several partitions, if it is
     /// made before.
     pub fn dead_letters(mut self, stream: impl Into<String>) -> Self {
         self.dead_letters = Some(stream.into());
@@ -151,48 +160,42 @@ impl IntoFuture for ConsumerBuilder {
             } = self;
             if settings.lease < Duration::from_millis(10) {
                 return Err(Error::invalid(format!(
-                    "a lease of {:?} is too short: at least 10 ms",
+                    "a lease of {:?} is too short: give it 10 ms or more",
                     settings.lease
                 )));
             }
             let (stream, name) = (Name::new(stream)?, Name::new(group)?);
             let dead_letters = dead_letter_stream(&stream, &name, &settings, dead_letters)?;
             let partitions = flow.open_stream(&stream).await?;
-            let mut groups = Vec::new();
-            for index in 0..partitions {
+            let group = |index| {
                 let stream = stream.clone();
                 let partition = Partition { stream, index };
                 let name = name.clone();
-                let group = Group { partition, name };
-                flow.retry(|| flow.storage().create_group(&group, start))
-                    .await?;
-                groups.push(group);
-            }
-
-            let shared = Arc::new(Shared::new(groups.len()));
-            let (sender, events) = mpsc::channel(groups.len());
-            let settings = Settings {
-                fetch_bytes: settings.prefetch / (groups.len() + 1),
-                ..settings
+                Group { partition, name }
             };
+            let creating = (0..partitions).map(|index| create(&flow, group(index), start));
+            let groups = several(AT_ONCE, creating).await?;
+
+            let shared = Arc::new(Shared::new(groups.len(), settings.prefetch));
+            flow.join(&shared)?;
             for (index, group) in groups.into_iter().enumerate() {
                 let (flow, shared) = (flow.clone(), shared.clone());
-                let (events, dead_letters) = (sender.clone(), dead_letters.clone());
-                let lane = Lane::new(flow, shared, events, settings, dead_letters, index, group);
+                let dead_letters = dead_letters.clone();
+                let lane = Lane::new(flow, shared, settings, dead_letters, index, group);
                 tokio::spawn(lane.run());
             }
             if let Some(signal) = shutdown {
                 tokio::spawn(shut_down_on(signal, Control(shared.clone())));
             }
-            Ok(Consumer {
-                shared,
-                events,
-                current: None,
-                again: None,
-                ended: false,
-            })
+            Ok(Consumer::new(shared))
         })
     }
+}
+
+async fn create(flow: &Flowstream, group: Group, start: Start) -> Result<Group> {
+    let storage = flow.storage();
+    flow.retry(|| storage.create_group(&group, start)).await?;
+    Ok(group)
 }
 
 fn dead_letter_stream(

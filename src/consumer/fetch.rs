@@ -3,83 +3,90 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc::Permit;
-
-use super::chunk::{Chunk, Event};
+use super::budget::Charge;
+use super::chunk::{Chunk, Room};
 use super::end::End;
+use super::inbox::Event;
 use super::lane::{Lane, PAUSE};
 use super::session::Session;
 use crate::clock::sleep;
-use crate::error::{Error, ErrorKind};
-use crate::storage::{Read, StoredBatch};
-use crate::tail::{Next, Tail, Turn};
+use crate::error::{Error, ErrorKind, Result};
+use crate::storage::{Fetched, Read, StoredBatch};
+use crate::tail::{Next, Turn};
 use crate::watch::Signal;
 
 /// Reads from the position of the group on, and sleeps at the end of the log until the watch wakes
 /// it. Never ends by itself.
 ///
 /// One read is done at a time, and only when there is room for it: so much is in memory as the
-/// consumer hands out, waits in the channel, and is being read. What the process has in memory is not
-/// read, as long as the lease is beyond doubt.
+/// consumer hands out, waits in its inbox, and is being read. What the process has in memory is not
+/// read, as long as the lease is beyond doubt. A partition that is paused reads nothing ahead.
 pub(super) async fn fetch(lane: &mut Lane, session: &Arc<Session>) {
-    let events = lane.events.clone();
+    let shared = lane.shared.clone();
     let clock = lane.flow.clock().clone();
     let tail = lane.tail().clone();
     let incarnation = lane.incarnation.unwrap_or_default();
-    let max_bytes = lane.settings.fetch_bytes;
     let mut from = session.progress().position();
     // What was known when the last read of the storage began.
     let mut read_at: Option<Signal> = None;
     loop {
-        let Ok(room) = events.reserve().await else {
-            // The consumer is gone, and with it comes the shutdown.
-            return std::future::pending().await;
-        };
+        session.until_resumed().await;
+        shared.inbox().room(lane.index).await;
+        if let Some(again_from) = shared.inbox().take_again_from(lane.index) {
+            from = again_from;
+        }
         let known = lane.watch().now();
         let mut turn = None;
+        let mut charge = None;
         if let Some(until) = sure_until(lane, session, read_at, known) {
             let end = known.end.max(session.log_end());
-            let next = || tail.next(incarnation, from, max_bytes);
-            let doubt = async { clock.sleep_until(until).await };
-            match at_hand(&tail, next, from < end, doubt).await {
-                AtHand::Batches(batches) => {
+            if from >= end && matches!(tail.next(incarnation, from, 0), Next::End) {
+                lane.watch().changed().await;
+                continue;
+            }
+            let held = shared.reserve().await;
+            match tail.next(incarnation, from, shared.share()) {
+                Next::Batches(batches) => {
                     let end = batches.last().map_or(from, |batch| batch.offsets().end);
                     session.heard_of(end);
                     lane.saw(batches.last());
-                    from = hand_out(lane, session, room, batches, from);
+                    from = hand_out(lane, session, held, batches, from);
                     continue;
                 }
-                AtHand::End => {
-                    drop(room);
-                    lane.watch().changed().await;
-                    continue;
-                }
-                AtHand::Unread(right) => turn = right,
+                Next::Elsewhere => {}
+                Next::End => match tail.try_turn() {
+                    Some(free) => {
+                        // Another one may have read it just now.
+                        if !matches!(tail.next(incarnation, from, 0), Next::End) {
+                            continue;
+                        }
+                        turn = Some(free);
+                    }
+                    // Another one reads it. If that fails, the turn is free again.
+                    None => {
+                        drop(held);
+                        tokio::select! {
+                            biased;
+                            () = clock.sleep_until(until) => {}
+                            free = tail.turn() => drop(free),
+                        }
+                        continue;
+                    }
+                },
             }
+            charge = Some(held);
         }
 
         let began = clock.now();
         let mark = tail.mark();
-        let read = Read {
-            partition: lane.group.partition.clone(),
-            from,
-            max_bytes,
-            group: Some(lane.group.name.clone()),
-        };
-        let storage = lane.flow.storage();
-        let reading = lane.flow.retry(|| {
-            // After an error it is the turn of another, at once.
-            let (turn, reading) = (turn.take(), storage.read(read.clone()));
-            async move { Ok((reading.await?, turn)) }
-        });
-        let (mut fetched, turn) = match reading.await {
+        let (mut fetched, turn, charge) = match read(lane, from, charge, turn).await {
             Ok(fetched) => fetched,
             Err(error) if error.kind() == ErrorKind::Closed => {
                 session.end(End::Closed);
                 return std::future::pending().await;
             }
             Err(error) => {
-                room.send(Event::Error(error));
+                tell(lane, error);
                 sleep(&*clock, PAUSE).await;
                 continue;
             }
@@ -97,13 +104,13 @@ pub(super) async fn fetch(lane: &mut Lane, session: &Arc<Session>) {
         if fetched.bounds.start > from {
             let start = fetched.bounds.start;
             session.skip(from..start);
-            room.send(Event::Error(trimmed(lane, from, start)));
+            tell(lane, trimmed(lane, from, start));
             from = start;
             continue;
         }
         if fetched.cut_at_gap(from) {
-            drop(turn);
-            room.send(Event::Error(damaged(lane, from)));
+            drop((turn, charge));
+            tell(lane, damaged(lane, from));
             sleep(&*clock, PAUSE).await;
             continue;
         }
@@ -111,7 +118,7 @@ pub(super) async fn fetch(lane: &mut Lane, session: &Arc<Session>) {
         drop(turn);
         lane.saw(fetched.batches.last());
         if fetched.batches.is_empty() {
-            drop(room);
+            drop(charge);
             if fetched.bounds.end < known.end {
                 lane.watch().went_back(fetched.bounds.end);
             }
@@ -120,8 +127,36 @@ pub(super) async fn fetch(lane: &mut Lane, session: &Arc<Session>) {
             }
             continue;
         }
-        from = hand_out(lane, session, room, fetched.batches, from);
+        from = hand_out(lane, session, charge, fetched.batches, from);
     }
+}
+
+/// Reads once there is room for it. While it fails, others have the room and the turn.
+async fn read<'t>(
+    lane: &Lane,
+    from: u64,
+    mut charge: Option<Charge>,
+    mut turn: Option<Turn<'t>>,
+) -> Result<(Fetched, Option<Turn<'t>>, Charge)> {
+    let (shared, storage) = (&lane.shared, lane.flow.storage());
+    let read = Read {
+        partition: lane.group.partition.clone(),
+        from,
+        max_bytes: shared.share(),
+        group: Some(lane.group.name.clone()),
+    };
+    let reading = || {
+        let (charge, turn) = (charge.take(), turn.take());
+        let read = read.clone();
+        async move {
+            let charge = match charge {
+                Some(charge) => charge,
+                None => shared.reserve().await,
+            };
+            Ok((storage.read(read).await?, turn, charge))
+        }
+    };
+    lane.flow.retry(reading).await
 }
 
 /// Until when the lease is beyond doubt, so that nothing has to be read in order to look at it: half a
@@ -139,44 +174,11 @@ fn sure_until(
     (is_quiet && lane.flow.clock().now() < until).then_some(until)
 }
 
-/// What the process has in memory of what comes next.
-enum AtHand<'t> {
-    Batches(Vec<StoredBatch>),
-    /// The end of the log.
-    End,
-    /// It has to be read; with the turn, all who want the same wait for it.
-    Unread(Option<Turn<'t>>),
-}
-
-/// Waits, where others read what comes next, until they are done, and `doubt` at the latest.
-async fn at_hand(
-    tail: &Tail,
-    next: impl Fn() -> Next,
-    is_more: bool,
-    doubt: impl Future<Output = ()>,
-) -> AtHand<'_> {
-    match next() {
-        Next::Batches(batches) => return AtHand::Batches(batches),
-        Next::Elsewhere => return AtHand::Unread(None),
-        Next::End if !is_more => return AtHand::End,
-        Next::End => {}
-    }
-    let turn = tokio::select! {
-        biased;
-        () = doubt => return AtHand::Unread(None),
-        turn = tail.turn() => turn,
-    };
-    match next() {
-        Next::Batches(batches) => AtHand::Batches(batches),
-        Next::End | Next::Elsewhere => AtHand::Unread(Some(turn)),
-    }
-}
-
 /// Gives what was read to the consumer, and where that ends.
 fn hand_out(
     lane: &Lane,
     session: &Arc<Session>,
-    room: Permit<'_, Event>,
+    charge: Charge,
     batches: Vec<StoredBatch>,
     from: u64,
 ) -> u64 {
@@ -185,13 +187,16 @@ fn hand_out(
     let wanted = from.max(progress.position())..end;
     let mut done = session.exhaust(wanted.clone());
     done.union(progress.acked());
-    let chunk = Chunk::new(session.clone(), batches, wanted, &done);
+    let room = Room::Ahead(charge);
+    let chunk = Chunk::new(session.clone(), batches, wanted, &done, room);
     if !chunk.is_empty() {
-        room.send(Event::Messages(chunk));
-        // It has something to do now, whether it polls or not.
-        lane.shared.wake();
+        lane.give(Event::Messages(chunk));
     }
     from.max(end)
+}
+
+fn tell(lane: &Lane, error: Error) {
+    lane.give(Event::Error(error));
 }
 
 fn damaged(lane: &Lane, missing: u64) -> Error {

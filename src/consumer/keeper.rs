@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 
-use super::acks::Round;
 use super::end::End;
 use super::lane::{PAUSE, Settings};
+use super::round::Round;
 use super::session::Session;
 use crate::clock::Clock;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::flow::Flowstream;
 
 /// How long an `ack` may wait for company.
@@ -109,12 +109,13 @@ impl Keeper {
             round,
             session: &self.session,
         };
-        let began = self.clock.now();
+        let (began, known) = (self.clock.now(), self.session.durable_position());
         let (storage, lease) = (self.flow.storage(), self.session.lease());
         let written = self.flow.retry(|| storage.commit(lease, &verdicts)).await;
         let result = match written {
-            Ok(_) => {
-                self.session.wrote_pending(began);
+            Ok(progress) => {
+                self.session
+                    .wrote_pending(began, known, progress.position());
                 Ok(())
             }
             Err(error) => {
@@ -127,15 +128,22 @@ impl Keeper {
                         self.session.put_back(&verdicts);
                     }
                 }
-                match self.session.ended() {
-                    Some(_) => Err(self.session.end_error()),
-                    None => Err(error),
-                }
+                Err(self.explain(error))
             }
         };
         let success = result.is_ok().then_some(());
         waiting.tell(result);
         success
+    }
+
+    /// What those are told whose write failed: the end of the lease, if it has ended. What an earlier
+    /// attempt left in doubt stays so.
+    fn explain(&self, error: Error) -> Error {
+        match (self.session.ended(), error.in_doubt()) {
+            (None, _) => error,
+            (Some(_), false) => self.session.end_error(),
+            (Some(_), true) => self.session.end_error().with_doubt(),
+        }
     }
 
     /// When to look at the lease next; `None` while nothing is pending.
@@ -186,10 +194,16 @@ impl Keeper {
         }
         let stuck = self.is_stuck();
         if now >= self.trusted_until() {
+            if stuck {
+                self.session
+                    .tell_of_standstill(self.settings.max_processing);
+            }
             self.session
                 .end(if stuck { End::Stuck } else { End::Lapsed });
             return false;
         }
+        self.session.tell_of_silence();
+        self.session.tell_of_held();
         let activity = self.session.activity();
         if activity != self.activity.0 || self.session.only_waits() {
             self.activity = (activity, now);
@@ -226,7 +240,8 @@ impl Drop for Keeper {
     }
 }
 
-/// Those who wait for a write. If it is given up, they are told that, too.
+/// Those who wait for a write that was handed to the storage. If it ends without an answer, they are
+/// told that, too, and that it is in doubt.
 struct Waiting<'a> {
     round: Option<Arc<Round>>,
     session: &'a Session,
@@ -243,7 +258,7 @@ impl Waiting<'_> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if let Some(round) = self.round.take() {
-            round.complete(Err(self.session.end_error()));
+            round.complete(Err(self.session.end_error().with_doubt()));
         }
     }
 }

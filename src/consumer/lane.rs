@@ -13,18 +13,19 @@
 //! stood still, with a message pending, for a whole lease on its own monotonic clock. No clock is
 //! compared with another's.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::mpsc;
-
-use super::chunk::Event;
 use super::control::{Shared, Status};
 use super::end::End;
 use super::fetch::fetch;
+use super::inbox::Event;
 use super::keeper;
 use super::mend::Mender;
 use super::session::Session;
+use super::standby::progress_went_back;
+use crate::caught::unwound;
 use crate::clock::sleep;
 use crate::error::{Error, ErrorKind};
 use crate::flow::Flowstream;
@@ -42,8 +43,6 @@ pub(super) struct Settings {
     pub(super) redeliver_after: Duration,
     pub(super) max_attempts: Option<u32>,
     pub(super) prefetch: usize,
-    /// The share of the prefetch that one read gets.
-    pub(super) fetch_bytes: usize,
 }
 
 impl Default for Settings {
@@ -55,8 +54,17 @@ impl Default for Settings {
             redeliver_after: Duration::from_secs(5),
             max_attempts: None,
             prefetch: 2 << 20,
-            fetch_bytes: 1 << 20,
         }
+    }
+}
+
+/// What the last writes of a lease get at least, however short a shutdown waits for handles.
+const LAST_WRITES: Duration = Duration::from_secs(10);
+
+impl Settings {
+    /// The last commits get as long, and giving the lease back, too.
+    pub(super) fn last_write(&self) -> Duration {
+        self.drain.max(LAST_WRITES) / 2
     }
 }
 
@@ -66,43 +74,49 @@ pub(super) const PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Lane {
     pub(super) flow: Flowstream,
     pub(super) shared: Arc<Shared>,
-    pub(super) events: mpsc::Sender<Event>,
     pub(super) settings: Settings,
     pub(super) dead_letters: Option<Name>,
-    index: usize,
+    pub(super) index: usize,
     pub(super) group: Group,
     watch: Subscription,
     /// The lease that this lane had last. If its owner still has it, that is as good as dead.
-    pub(super) former: Option<Lease>,
+    pub(super) former: Option<Former>,
     /// The epoch that was fenced, until it is known by whom.
     pub(super) lost: Option<u64>,
     /// Of the storage, when it was seen last.
     pub(super) incarnation: Option<u64>,
     /// The last batch that was read: its offset and its time.
     pub(super) newest: Option<(u64, SystemTime)>,
+    /// Nothing of it is under way any more.
+    is_over: bool,
+}
+
+/// A lease that this lane had.
+#[derive(Debug, Clone)]
+pub(super) struct Former {
+    pub(super) lease: Lease,
+    /// One more than the greatest offset that was handed out under it.
+    pub(super) handed_out_to: u64,
 }
 
 impl Lane {
     pub(super) fn new(
         flow: Flowstream,
         shared: Arc<Shared>,
-        events: mpsc::Sender<Event>,
         settings: Settings,
         dead_letters: Option<Name>,
         index: usize,
         group: Group,
     ) -> Self {
         Self {
-            watch: flow
-                .watch()
-                .subscribe(&group.partition, settings.fetch_bytes),
+            watch: flow.watch().subscribe(&group.partition, settings.prefetch),
             former: None,
             lost: None,
             incarnation: None,
             newest: None,
+            is_over: false,
             flow,
             shared,
-            events,
             settings,
             dead_letters,
             index,
@@ -111,68 +125,98 @@ impl Lane {
     }
 
     pub(super) async fn run(mut self) {
+        if unwound(pin!(self.work())).await.is_err() {
+            let text = format!(
+                "{}: the consumer, or the storage's driver, panicked: a defect, which should be reported; \
+                 make the consumer anew",
+                self.group
+            );
+            self.shared.fail(Error::new(ErrorKind::Internal, text));
+        }
+        self.let_go().await;
+        self.is_over = true;
+    }
+
+    /// Ends with a shutdown, and when the consumer cannot go on.
+    async fn work(&mut self) {
         let shared = self.shared.clone();
         tokio::select! {
             biased;
             () = shared.until_stopped() => return,
-            () = shared.polled_after(0) => {}
+            () = shared.first_poll() => {}
         }
         loop {
             self.shared.set_status(self.index, Status::Standby);
             let Some(session) = self.stand_by().await else {
-                return self.let_go().await;
+                return;
             };
             let epoch = session.lease().epoch;
-            self.former = Some(session.lease().clone());
+            self.former = Some(Former::of(&session));
             self.shared.set_status(self.index, Status::Active { epoch });
             tracing::info!(group = %self.group, epoch, "active");
 
-            let end = self.consume(session).await;
+            let end = self.consume(&session).await;
+            session.tell_of_silence();
+            self.former = Some(Former::of(&session));
+            self.let_go_of(&session);
+            let lease = session.lease().clone();
+            drop(session);
             tracing::info!(group = %self.group, epoch, ?end, "no longer active");
             match end {
                 End::Fenced => self.lost = Some(epoch),
                 End::Lapsed | End::InDoubt => {}
+                End::WentBack => {
+                    // It is known: the log need not be compared.
+                    self.newest = None;
+                    let error = progress_went_back(&self.group);
+                    if self.report(error).await.is_none() {
+                        return;
+                    }
+                }
                 End::Stuck => {
                     self.shared.set_status(self.index, Status::Idle);
-                    // One that only waits for messages is polled at once when it is woken.
-                    let polls = shared.idle_polls();
-                    shared.wake();
                     tokio::select! {
                         biased;
-                        () = shared.until_stopped() => return self.let_go().await,
-                        () = shared.polled_after(polls) => {}
+                        () = shared.until_stopped() => return,
+                        () = shared.next_poll() => {}
                     }
                 }
                 End::Released => return,
-                End::Closed => {
-                    let closed = Error::closed(format!("{}: the storage is closed", self.group));
-                    tokio::select! {
-                        biased;
-                        () = shared.until_stopped() => {}
-                        _ = self.events.send(Event::Error(closed)) => {}
-                    }
-                    return;
-                }
+                End::Closed => return self.shared.fail(end.error(&lease)),
             }
         }
     }
 
-    /// A lease that ended in another way than by giving it back is still held, where nobody has taken
-    /// it over.
-    async fn let_go(&self) {
-        let Some(lease) = &self.former else { return };
+    /// The one way in which a lease is given back; bounded, also where the storage hangs. One that
+    /// ended in another way is still held, where nobody has taken it over.
+    async fn let_go(&mut self) {
+        let Some(former) = self.former.take() else {
+            return;
+        };
         tokio::select! {
             biased;
-            () = self.release(lease) => {}
-            () = sleep(&**self.flow.clock(), self.settings.drain) => {}
+            () = self.release(&former.lease) => {}
+            () = sleep(&**self.flow.clock(), self.settings.last_write()) => {
+                tracing::warn!(group = %self.group, "gave up giving the lease back");
+            }
         }
     }
 
-    pub(super) async fn release(&self, lease: &Lease) {
-        let storage = self.flow.storage();
-        if let Err(error) = self.flow.retry(|| storage.release(lease)).await {
+    async fn release(&self, lease: &Lease) {
+        let (flow, storage) = (&self.flow, self.flow.storage());
+        let releasing = flow.retry(|| async {
+            let _turn = flow.turn().await;
+            storage.release(lease).await
+        });
+        if let Err(error) = releasing.await {
             tracing::warn!(%error, group = %self.group, "could not give the lease back");
         }
+    }
+
+    /// Nothing is handed out under a lease that ended.
+    fn let_go_of(&self, session: &Session) {
+        self.shared.inbox().clear(self.index);
+        self.shared.let_go_of(session);
     }
 
     pub(super) fn lease(&self, owner: Id, epoch: u64) -> Lease {
@@ -189,62 +233,75 @@ impl Lane {
     }
 
     /// Consumes under a lease until that ends.
-    async fn consume(&mut self, session: Arc<Session>) -> End {
+    async fn consume(&mut self, session: &Arc<Session>) -> End {
         let ending = EndOnDrop(session.clone());
         let keeper = keeper::Keeper::new(self.flow.clone(), session.clone(), self.settings);
         let keeper = tokio::spawn(keeper.run());
         let shared = self.shared.clone();
         let end = {
-            let mender = Mender::of(self, &session);
+            let mender = Mender::of(self, session);
             tokio::select! {
                 biased;
                 end = session.until_ended() => Some(end),
                 () = shared.until_stopped() => None,
-                () = fetch(self, &session) => None,
+                () = fetch(self, session) => None,
                 () = mender.run() => None,
             }
         };
         let end = match end {
             Some(end) => end,
-            None => self.hand_over(&session, keeper).await,
+            None => self.hand_over(session, keeper).await,
         };
         drop(ending);
         end
     }
 
-    /// Ends cleanly: waits for the handles that are still alive, writes what they said, and gives
-    /// the lease back.
+    /// Ends cleanly: waits for the handles that are still alive, and writes what they said. The lease
+    /// is still held then.
     async fn hand_over(&self, session: &Session, mut keeper: tokio::task::JoinHandle<()>) -> End {
+        let clock = self.flow.clock();
         tokio::select! {
             biased;
             () = session.drained() => {}
-            () = sleep(&**self.flow.clock(), self.settings.drain) => {
+            () = sleep(&**clock, self.settings.drain) => {
                 tracing::warn!(group = %self.group, "gave up waiting for deliveries that are held");
             }
         }
         session.close();
         // It ends by itself once all is written, or its retries are used up.
-        let _ = (&mut keeper).await;
-        session.end(End::Released);
-        if session.ended() == Some(End::Released) {
-            self.release(session.lease()).await;
+        tokio::select! {
+            biased;
+            _ = &mut keeper => {}
+            () = sleep(&**clock, self.settings.last_write()) => {
+                tracing::warn!(group = %self.group, "gave up writing the last commits");
+                keeper.abort();
+            }
         }
-        End::Released
+        session.end(End::Released);
+        session.ended().unwrap_or(End::Released)
     }
 
     /// Tells the consumer of an error. `None` if there is no point in going on.
     pub(super) async fn report(&self, error: Error) -> Option<()> {
-        let is_over = error.kind() == ErrorKind::Closed;
-        // A consumer that is gone does not want to know.
-        let _ = self.events.send(Event::Error(error)).await;
-        if is_over {
+        if error.kind() == ErrorKind::Closed {
+            self.shared.fail(error);
             return None;
         }
+        self.shared.inbox().room(self.index).await;
+        self.give(Event::Error(error));
         sleep(&**self.flow.clock(), PAUSE).await;
         Some(())
     }
 
-    /// Of this partition, in memory.
+    /// Gives the consumer something to do, whether it polls or not. One that is shut down does not
+    /// want to know.
+    pub(super) fn give(&self, event: Event) {
+        if self.shared.inbox().give(self.index, event) {
+            self.shared.wake();
+        }
+    }
+
+    /// The newest batches of this partition, in memory.
     pub(super) fn tail(&self) -> &Arc<Tail> {
         self.watch.tail()
     }
@@ -254,8 +311,18 @@ impl Lane {
     }
 }
 
+/// One that is dropped with its runtime leaves an error: its consumer is not to wait for ever, nor to
+/// end as if it had been shut down.
 impl Drop for Lane {
     fn drop(&mut self) {
+        if !self.is_over {
+            let text = format!(
+                "{}: the runtime that the consumer ran on has ended: make the consumer on one that goes \
+                 on",
+                self.group
+            );
+            self.shared.fail(Error::closed(text));
+        }
         self.shared.set_status(self.index, Status::Closed);
     }
 }

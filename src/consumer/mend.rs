@@ -3,13 +3,16 @@
 
 use std::sync::Arc;
 
-use super::chunk::Chunk;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::chunk::{Chunk, Room};
 use super::control::Shared;
+use super::dropped::{Look, Patience};
 use super::lane::{Lane, PAUSE, Settings};
 use super::session::Session;
 use crate::clock::sleep;
 use crate::dead_letter;
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::flow::Flowstream;
 use crate::message::{Batch, Message};
 use crate::name::Name;
@@ -40,17 +43,30 @@ impl Mender {
         tokio::join!(self.mend_holes(), self.retry(), self.move_away());
     }
 
+    /// Delivers again what was dropped, once nobody can be expected to do it otherwise.
     async fn mend_holes(&self) {
-        let clock = self.flow.clock().clone();
+        let clock = self.flow.clock();
+        let patience = Patience {
+            hole: self.settings.redeliver_after,
+            longest: self.settings.max_processing,
+        };
         loop {
-            self.session.hole().await;
-            sleep(&*clock, self.settings.redeliver_after).await;
-            // A message may be done without this consumer's knowing.
-            self.patiently(|| self.learn()).await;
-            let holes = self.session.take_holes();
-            tracing::debug!(group = %self.group, ?holes, "delivering again");
-            self.deliver(holes).await;
+            self.session.something_dropped().await;
+            let Look { due, next } = self.session.look_at_dropped(patience);
+            if !due.is_empty() {
+                self.deliver_dropped(&due).await;
+            } else if let Some(next) = next {
+                clock.sleep_until(next).await;
+            }
         }
+    }
+
+    async fn deliver_dropped(&self, due: &Ranges) {
+        // A message may be done without this consumer's knowing.
+        self.patiently(|| self.learn()).await;
+        let holes = self.session.take_dropped(due);
+        tracing::debug!(group = %self.group, ?holes, "delivering again");
+        self.deliver(holes).await;
     }
 
     async fn learn(&self) -> Result<()> {
@@ -81,9 +97,13 @@ impl Mender {
             }
         }
         let mut read_to = 0;
-        while let Some(chunk) = self.read(&offsets, &mut read_to).await {
+        loop {
+            let turn = || self.shared.redeliver();
+            let Some(chunk) = self.read(&offsets, &mut read_to, turn).await else {
+                return;
+            };
             if !chunk.is_empty() {
-                self.shared.deliver_again(chunk).await;
+                self.shared.deliver_again(chunk);
             }
         }
     }
@@ -96,7 +116,12 @@ impl Mender {
                 return std::future::pending().await;
             };
             let mut read_to = 0;
-            while let Some(mut chunk) = self.read(&offsets, &mut read_to).await {
+            loop {
+                // Dead letters hold what they were read with until they are written.
+                let turn = || self.shared.move_away();
+                let Some(mut chunk) = self.read(&offsets, &mut read_to, turn).await else {
+                    break;
+                };
                 let mut letters = Vec::new();
                 while let Some(delivery) = chunk.take() {
                     self.session.begin_move();
@@ -127,7 +152,8 @@ impl Mender {
                 Ok(()) => break,
                 Err(unsent) => unsent,
             };
-            if matches!(error.kind(), ErrorKind::Fenced | ErrorKind::Closed) {
+            // What the runtime of others took along with it goes again on this one.
+            if error.is_fenced() || !self.session.is_live() {
                 return;
             }
             tracing::warn!(
@@ -147,19 +173,33 @@ impl Mender {
 
     /// The next batches that have some of these messages in them, from `read_to` on; each is read
     /// once. `None` behind the last.
-    async fn read(&self, offsets: &Ranges, read_to: &mut u64) -> Option<Chunk> {
+    async fn read<T>(
+        &self,
+        offsets: &Ranges,
+        read_to: &mut u64,
+        turn: impl Fn() -> T,
+    ) -> Option<Chunk>
+    where
+        T: Future<Output = Option<OwnedSemaphorePermit>>,
+    {
         loop {
             let next = offsets.iter().find(|range| range.end > *read_to)?;
             let from = next.start.max(*read_to);
             let read = Read {
                 partition: self.group.partition.clone(),
                 from,
-                max_bytes: self.settings.fetch_bytes,
+                max_bytes: self.shared.share(),
                 group: Some(self.group.name.clone()),
             };
-            let fetched = self
-                .patiently(|| self.flow.storage().read(read.clone()))
-                .await;
+            // While it fails, others have the turn.
+            let reading = || {
+                let (turn, read) = (turn(), self.flow.storage().read(read.clone()));
+                async move {
+                    let turn = turn.await;
+                    Ok((read.await?, turn))
+                }
+            };
+            let (fetched, turn) = self.patiently(reading).await;
             if fetched.epoch != self.session.lease().epoch {
                 self.session.fence();
                 return std::future::pending().await;
@@ -173,7 +213,9 @@ impl Mender {
             let others = offsets.gaps(from..end).into_iter().collect();
             *read_to = end;
             let session = self.session.clone();
-            return Some(Chunk::new(session, fetched.batches, from..end, &others));
+            let room = Room::Again { _turn: turn };
+            let chunk = Chunk::new(session, fetched.batches, from..end, &others, room);
+            return Some(chunk);
         }
     }
 

@@ -1,15 +1,19 @@
 //! The Stream.
 
 mod acks;
+mod budget;
 mod builder;
 mod chunk;
 mod control;
+mod dropped;
 mod end;
 mod fetch;
+mod inbox;
 mod keeper;
 mod lane;
 mod mend;
 mod retries;
+mod round;
 mod session;
 mod standby;
 mod trust;
@@ -18,18 +22,20 @@ mod warnings;
 
 use std::fmt;
 use std::future::poll_fn;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures_core::stream::{FusedStream, Stream};
-use tokio::sync::mpsc;
 
-pub(crate) use acks::Round;
 pub use builder::ConsumerBuilder;
-use chunk::{Chunk, Event};
-use control::Shared;
-pub use control::{Control, Status};
+use chunk::Chunk;
+pub(crate) use control::Shared;
+use control::attention;
+pub use control::{Control, Pause, Status};
+use inbox::Event;
+pub(crate) use round::Round;
 pub(crate) use session::Session;
 pub(crate) use vigil::Vigil;
 
@@ -44,10 +50,14 @@ use crate::error::Result;
 ///
 /// - `None` comes after [`Control::shutdown`] and never before: at the end of the log the stream
 ///   waits. It is fused.
-/// - An error does not end it: it can be polled on. Transient errors of the storage are retried
+/// - Where the consumer cannot go on, because the storage was closed, its driver panicked, or the
+///   runtime ended that the consumer was built on, there is one error, and then `None`.
+/// - Any other error does not end it: it can be polled on. Transient errors of the storage are retried
 ///   inside; one comes out when the budget of [`Options::retry_for`](crate::Options::retry_for)
 ///   has run out. Being fenced is not an error: the consumer stands by again.
-/// - Messages come in the order of the log, except those that are delivered again.
+/// - Messages of a partition come in the order of the log, except those that are delivered again.
+///   Partitions take turns: where several have messages, each gives 64 at most in a row, and one
+///   that is paused or slow keeps no other waiting.
 ///
 /// Dropping the consumer is a [shutdown](Control::shutdown) in the background.
 ///
@@ -73,13 +83,17 @@ use crate::error::Result;
 /// ```
 pub struct Consumer {
     shared: Arc<Shared>,
-    events: mpsc::Receiver<Event>,
     /// What is handed out now.
     current: Option<Chunk>,
+    /// So many more of it, before others have their turn.
+    turn: u32,
     /// What goes before it: messages that are delivered again.
     again: Option<Chunk>,
     ended: bool,
 }
+
+/// So many messages of a partition are handed out in a row while others have some, too.
+const TURN: u32 = 64;
 
 impl Consumer {
     /// The next delivery; `None` once the consumer was shut down. Cancel safe.
@@ -105,14 +119,26 @@ impl Consumer {
         Control(self.shared.clone())
     }
 
+    fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            current: None,
+            turn: 0,
+            again: None,
+            ended: false,
+        }
+    }
+
     /// ```text
+    ///  failed             -> drop what is prefetched, the error, then as stopped
     ///  stopped            -> drop what is prefetched, None, for ever
     ///  messages again     -> the next of them
     ///  lease lost         -> drop what was read under it, look further
-    ///  paused (too many acked ranges beyond the position) -> Pending
+    ///  paused (too many acked ranges beyond the position)
+    ///                     -> put aside, look further
+    ///  64 in a row        -> the partition whose turn is next, if there is one
     ///  messages           -> the next of them
-    ///  event of a lane    -> its messages, or its error
-    ///  all lanes gone     -> None, for ever
+    ///  a lane's           -> its messages, or its error
     ///  nothing            -> Pending
     /// ```
     #[inline]
@@ -127,10 +153,10 @@ impl Consumer {
             coop.made_progress();
             return Poll::Ready(Some(Ok(delivery)));
         }
-        let mut polled = self.poll_once(cx);
+        let mut polled = self.poll_once();
         if polled.is_pending() {
             self.shared.sleep(cx.waker());
-            polled = self.poll_once(cx);
+            polled = self.poll_once();
         }
         if polled.is_ready() {
             coop.made_progress();
@@ -142,61 +168,92 @@ impl Consumer {
     #[inline]
     fn next_prefetched(&mut self) -> Option<Delivery> {
         let chunk = self.current.as_mut()?;
-        let is_usual = !self.shared.is_stopped()
-            && !self.shared.has_again()
+        let is_usual = self.turn > 0
+            && !self.shared.wants_attention()
             && self.again.is_none()
             && chunk.session().is_live()
             && !chunk.session().is_paused();
-        if is_usual { chunk.next() } else { None }
+        if !is_usual {
+            return None;
+        }
+        self.turn -= 1;
+        chunk.next()
     }
 
-    fn poll_once(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Delivery>>> {
+    fn poll_once(&mut self) -> Poll<Option<Result<Delivery>>> {
         loop {
-            if self.shared.is_stopped() {
-                return self.end();
+            if self.shared.wants_attention() && self.look_up().is_break() {
+                return Poll::Ready(self.end());
             }
-            if (self.shared.has_again() || self.again.is_some())
-                && let Some(delivery) = self.next_again()
-            {
+            if let Some(delivery) = self.next_again() {
                 return Poll::Ready(Some(Ok(delivery)));
             }
-            let is_paused =
-                |chunk: &Chunk| chunk.session().is_live() && chunk.session().is_paused();
-            if self.current.as_ref().is_some_and(is_paused) {
-                return Poll::Pending;
+            if let Some(chunk) = self.current.take_if(|chunk| chunk.is_paused()) {
+                self.shared.inbox().put_back(chunk);
+                self.shared.paused();
             }
-            if let Some(delivery) = next_of(&mut self.current) {
-                return Poll::Ready(Some(Ok(delivery)));
-            }
-            match ready!(self.events.poll_recv(cx)) {
-                Some(Event::Messages(chunk)) => self.current = Some(chunk),
+            let event = match self.current.take() {
+                Some(chunk) if self.turn == 0 => self.shared.inbox().take_turns(chunk),
+                Some(chunk) => {
+                    self.current = Some(chunk);
+                    self.turn -= 1;
+                    if let Some(delivery) = next_of(&mut self.current) {
+                        return Poll::Ready(Some(Ok(delivery)));
+                    }
+                    continue;
+                }
+                None => self.shared.inbox().next(),
+            };
+            match event {
+                Some(Event::Messages(chunk)) => (self.current, self.turn) = (Some(chunk), TURN),
                 Some(Event::Error(error)) => return Poll::Ready(Some(Err(error))),
-                None => return self.end(),
+                None => return Poll::Pending,
             }
         }
+    }
+
+    /// Sees what wants attention; breaks if that is the end.
+    #[cold]
+    fn look_up(&mut self) -> ControlFlow<()> {
+        let reasons = self.shared.take_attention();
+        if reasons & attention::POLL != 0 {
+            self.shared.was_polled();
+        }
+        if reasons & attention::STOPPED != 0 {
+            return ControlFlow::Break(());
+        }
+        if reasons & attention::RESUMED != 0 {
+            self.shared.inbox().resume();
+        }
+        if reasons & attention::AGAIN != 0
+            && let Some(chunk) = self.shared.take_again()
+        {
+            self.again = Some(chunk);
+        }
+        ControlFlow::Continue(())
     }
 
     /// The next message to deliver again that nobody has done meanwhile.
-    #[cold]
     fn next_again(&mut self) -> Option<Delivery> {
-        if self.again.is_none() {
-            self.again = self.shared.take_again();
-        }
-        loop {
-            let delivery = next_of(&mut self.again)?;
-            if delivery.hand_out_again() {
+        while self.again.is_some() {
+            let next = next_of(&mut self.again);
+            // What comes again after it is read only once this is gone.
+            drop(self.again.take_if(|chunk| chunk.is_empty()));
+            let is_left = |delivery: &Delivery| delivery.hand_out_again();
+            if let Some(delivery) = next.filter(is_left) {
                 return Some(delivery);
             }
         }
+        None
     }
 
-    fn end(&mut self) -> Poll<Option<Result<Delivery>>> {
-        self.ended = true;
+    /// The error that ended it, if one did, and then nothing.
+    fn end(&mut self) -> Option<Result<Delivery>> {
         self.current = None;
         self.again = None;
-        self.events.close();
-        while self.events.try_recv().is_ok() {}
-        Poll::Ready(None)
+        let failure = self.shared.take_failure();
+        self.ended = failure.is_none();
+        failure.map(Err)
     }
 }
 

@@ -1,7 +1,6 @@
 //! Messages that were begun and are not done: how often, and which of them come again, and when.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -19,8 +18,9 @@ pub(super) struct Retries {
     raised: BTreeSet<u64>,
     /// To be delivered again, or to be moved away; not handed out before.
     scheduled: BTreeSet<u64>,
-    /// When. One that is done meanwhile stays here until its time comes.
-    due: BinaryHeap<Reverse<(Duration, u64)>>,
+    /// When, for those that are to be delivered again.
+    due: BTreeSet<(Duration, u64)>,
+    due_at: BTreeMap<u64, Duration>,
     /// Of what is scheduled: begun as often as they may be.
     exhausted: BTreeSet<u64>,
     /// Of what is scheduled: on their way to the dead letters.
@@ -68,9 +68,11 @@ impl Retries {
             return;
         }
         let begun = self.begun.extract_if(offsets, |_, _| true);
-        for (offset, _) in begun {
+        let done: Vec<u64> = begun.map(|(offset, _)| offset).collect();
+        for offset in done {
             self.raised.remove(&offset);
             self.scheduled.remove(&offset);
+            self.not_due(offset);
             self.exhausted.remove(&offset);
             self.moving.remove(&offset);
         }
@@ -87,7 +89,7 @@ impl Retries {
     pub(super) fn schedule(&mut self, offset: u64, due: Duration) {
         self.count(offset);
         self.scheduled.insert(offset);
-        self.due.push(Reverse((due, offset)));
+        self.put_off(offset, due);
     }
 
     fn count(&mut self, offset: u64) {
@@ -96,26 +98,31 @@ impl Retries {
         self.raised.insert(offset);
     }
 
-    /// Not yet: later.
+    /// Not before this time.
     pub(super) fn put_off(&mut self, offset: u64, due: Duration) {
-        self.due.push(Reverse((due, offset)));
+        self.not_due(offset);
+        self.due.insert((due, offset));
+        self.due_at.insert(offset, due);
+    }
+
+    /// It does not come by itself any more.
+    fn not_due(&mut self, offset: u64) {
+        if let Some(due) = self.due_at.remove(&offset) {
+            self.due.remove(&(due, offset));
+        }
     }
 
     /// When the next one is to be delivered again.
     pub(super) fn next_due(&self) -> Option<Duration> {
-        self.due.peek().map(|Reverse((due, _))| *due)
+        self.due.first().map(|(due, _)| *due)
     }
 
     /// Those whose time has come. They stay scheduled until they are handed out.
     pub(super) fn take_due(&mut self, now: Duration) -> Ranges {
-        let mut offsets = BTreeSet::new();
-        while let Some(Reverse((due, offset))) = self.due.peek().copied()
-            && due <= now
-        {
-            self.due.pop();
-            if self.scheduled.contains(&offset) && !self.exhausted.contains(&offset) {
-                offsets.insert(offset);
-            }
+        let due = self.due.extract_if(..=(now, u64::MAX), |_| true);
+        let offsets: BTreeSet<u64> = due.map(|(_, offset)| offset).collect();
+        for offset in &offsets {
+            self.due_at.remove(offset);
         }
         ranges(offsets)
     }
@@ -134,7 +141,11 @@ impl Retries {
         let exhausted = begun.filter(|(_, times)| **times >= max);
         let exhausted: BTreeSet<u64> = exhausted.map(|(offset, _)| *offset).collect();
         self.scheduled.extend(&exhausted);
-        self.exhausted.extend(&exhausted);
+        for offset in &exhausted {
+            self.not_due(*offset);
+        }
+        // What is on its way already does not go once more.
+        self.exhausted.extend(exhausted.difference(&self.moving));
         ranges(exhausted)
     }
 
@@ -221,6 +232,44 @@ mod tests {
         assert_eq!((retries.moving(), retries.scheduled().len()), (2, 2));
         retries.done(0..2);
         assert_eq!(retries.moving(), 1);
+    }
+
+    #[test]
+    fn nothing_is_kept_of_what_is_over() {
+        let mut retries = Retries::default();
+        for offset in 0..1000 {
+            retries.schedule(offset, SECOND * 1000);
+            match offset % 2 {
+                0 => drop(retries.exhaust(offset..offset + 1, 1)),
+                _ => retries.schedule(offset, SECOND * 2000),
+            }
+        }
+        assert_eq!((retries.due.len(), retries.due_at.len()), (500, 500));
+        assert_eq!(retries.take_exhausted(|_| false).count(), 500);
+        retries.done(0..1000);
+        let Retries {
+            begun,
+            raised,
+            scheduled,
+            due,
+            due_at,
+            exhausted,
+            moving,
+        } = retries;
+        assert!(begun.is_empty() && raised.is_empty() && scheduled.is_empty());
+        assert!(due.is_empty() && due_at.is_empty());
+        assert!(exhausted.is_empty() && moving.is_empty());
+    }
+
+    #[test]
+    fn what_is_moved_away_is_not_moved_twice() {
+        let mut retries = Retries::new(&[(1, 3)]);
+        let one = Ranges::from(1..2);
+        assert_eq!(retries.exhaust(0..5, 3), one);
+        assert_eq!(retries.take_exhausted(|_| false), one);
+        // It is read once more.
+        assert_eq!(retries.exhaust(0..5, 3), one);
+        assert_eq!(retries.take_exhausted(|_| false), Ranges::new());
     }
 
     #[test]

@@ -3,20 +3,22 @@
 mod again;
 #[cfg(feature = "postgres")]
 mod entrusted;
+mod tell;
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
-use super::acks::{Acks, Round};
+use super::acks::Acks;
 use super::control::Shared;
 use super::end::End;
 use super::lane::Lane;
+use super::round::Round;
 use crate::error::Error;
 use crate::flow::Flowstream;
 use crate::name::Name;
@@ -42,8 +44,10 @@ pub(crate) struct Session {
     acks: Mutex<Acks>,
     /// For the keeper: there is something to write, or something changed.
     work: Notify,
-    /// For the mender: there is a hole.
-    holes: Notify,
+    /// For the mender: something was dropped.
+    dropped: Notify,
+    /// For the fetcher: the pause is over.
+    resumed: Notify,
     /// For the mender: something else is due first.
     due: Notify,
     /// For the mender: something was begun too often.
@@ -53,10 +57,16 @@ pub(crate) struct Session {
     ended: watch::Sender<Option<End>>,
     /// The same as `ended`, for the hot path.
     dead: AtomicBool,
-    /// Too much is acked beyond the position: nothing new is handed out.
-    paused: AtomicBool,
+    /// Whether too much is done beyond the position, or waits to be retried, so that nothing new is
+    /// handed out: see [`tell`].
+    paused: AtomicU8,
+    told: tell::Told,
+    /// Of the consumer's partitions, the one of this lease.
+    partition: usize,
     /// Handles given out. Only the consumer counts.
     handed_out: AtomicU64,
+    /// One more than the greatest offset among them. Only the consumer writes it.
+    handed_out_to: AtomicU64,
     /// Handles of messages that are moved away.
     moves: AtomicU64,
     /// Where the log ends, as far as the fetcher knows.
@@ -80,14 +90,18 @@ impl Session {
             max_attempts: lane.settings.max_attempts.unwrap_or(u32::MAX),
             acks: Mutex::new(acks),
             work: Notify::new(),
-            holes: Notify::new(),
+            dropped: Notify::new(),
+            resumed: Notify::new(),
             due: Notify::new(),
             exhausted: Notify::new(),
             settled: Notify::new(),
             ended: watch::Sender::new(None),
             dead: AtomicBool::new(false),
-            paused: AtomicBool::new(false),
+            paused: AtomicU8::new(0),
+            told: tell::Told::default(),
+            partition: lane.index,
             handed_out: AtomicU64::new(0),
+            handed_out_to: AtomicU64::new(0),
             moves: AtomicU64::new(0),
             log_end: AtomicU64::new(state.bounds.end),
             wrote_at: AtomicU64::new(began.as_micros() as u64),
@@ -127,7 +141,7 @@ impl Session {
             self.finished(first);
         } else {
             acks.done(offset..offset + 1);
-            self.finish(acks, first);
+            self.finish(acks, offset, first);
         }
     }
 
@@ -143,7 +157,7 @@ impl Session {
             false => acks.done(offset..offset + 1),
         }
         let end = self.ended();
-        self.finish(acks, first);
+        self.finish(acks, offset, first);
         if let Some(end) = end {
             round.complete(Err(end.error(&self.lease)));
         }
@@ -154,7 +168,7 @@ impl Session {
     pub(crate) fn rode(&self, offset: u64) {
         let mut acks = self.acks();
         acks.written(offset..offset + 1);
-        self.finish(acks, false);
+        self.finish(acks, offset, false);
     }
 
     /// Let go of without a verdict.
@@ -163,18 +177,18 @@ impl Session {
         let is_known = match acks.trusts().let_go(offset) {
             Some(is_known) => is_known,
             None => {
-                acks.dropped(offset);
+                acks.let_go(offset);
                 true
             }
         };
-        self.finish(acks, false);
+        self.finish(acks, offset, false);
         if !is_known {
             self.give_up();
         }
     }
 
-    fn finish(&self, mut acks: MutexGuard<'_, Acks>, wake_keeper: bool) {
-        acks.finish();
+    fn finish(&self, mut acks: MutexGuard<'_, Acks>, offset: u64, wake_keeper: bool) {
+        acks.finish(offset);
         self.update(acks);
         self.finished(wake_keeper);
     }
@@ -192,27 +206,21 @@ impl Session {
 
     /// Tells whoever has to know that the book has changed.
     fn update(&self, mut acks: MutexGuard<'_, Acks>) {
-        let has_hole = acks.has_hole();
+        let has_dropped = acks.has_dropped();
         let retries = acks.retries().scheduled().len();
-        let pause = acks.progress().acked().len().max(retries) >= MAX_BEYOND;
-        let resumes = !pause && self.paused.load(Ordering::Relaxed);
-        if pause || resumes {
-            self.paused.store(pause, Ordering::Relaxed);
-        }
-        let warning = acks.warning(has_hole);
+        let change = self.weigh(acks.progress().acked().len(), retries);
+        let warning = acks.warning();
+        let held = match change {
+            Some(_) => acks.first_held(self.handed_out_to()),
+            None => None,
+        };
         drop(acks);
-        // Whoever takes a pipeline down drops what it holds.
-        if let Some(warning) = warning
-            && self.is_live()
-            && !self.shared.is_stopped()
-        {
-            warning.tell(&self.lease.group);
+        self.warn(warning);
+        if has_dropped {
+            self.dropped.notify_one();
         }
-        if has_hole {
-            self.holes.notify_one();
-        }
-        if resumes {
-            self.shared.wake();
+        if let Some(change) = change {
+            self.tell_pause(change, held);
         }
     }
 
@@ -225,14 +233,34 @@ impl Session {
 
     #[inline]
     pub(super) fn is_paused(&self) -> bool {
-        self.paused.load(Ordering::Relaxed)
+        self.paused.load(Ordering::Relaxed) != 0
     }
 
     #[inline]
-    pub(super) fn hand_out(&self) {
-        // There is one consumer: nobody else writes this.
+    pub(super) fn hand_out(&self, offset: u64) {
+        // There is one consumer: nobody else writes these.
+        if offset >= self.handed_out_to.load(Ordering::Relaxed) {
+            self.handed_out_to.store(offset + 1, Ordering::Relaxed);
+        }
         let handed_out = self.handed_out.load(Ordering::Relaxed) + 1;
+        // Whoever sees the handle counted sees its offset, too.
         self.handed_out.store(handed_out, Ordering::Release);
+    }
+
+    /// One more than the greatest offset that was handed out.
+    pub(super) fn handed_out_to(&self) -> u64 {
+        self.handed_out_to.load(Ordering::Acquire)
+    }
+
+    pub(super) fn partition(&self) -> usize {
+        self.partition
+    }
+
+    /// Waits while nothing new is to be handed out. Cancel safe.
+    pub(super) async fn until_resumed(&self) {
+        while self.is_paused() {
+            self.resumed.notified().await;
+        }
     }
 
     // The keeper and the fetcher.
@@ -245,10 +273,19 @@ impl Session {
         self.acks().take()
     }
 
-    /// What was taken is written.
-    pub(super) fn wrote_pending(&self, began: Duration) {
+    /// Where the group stands at least, as the storage has said.
+    pub(super) fn durable_position(&self) -> u64 {
+        self.acks().durable_position()
+    }
+
+    /// What was taken is written, by a call that began then, before which the storage had answered
+    /// with this position; now it answered with that one.
+    pub(super) fn wrote_pending(&self, began: Duration, before: u64, now: u64) {
         self.wrote(began);
-        self.acks().wrote();
+        self.acks().wrote(now);
+        if now < before {
+            self.end(End::WentBack);
+        }
     }
 
     pub(super) fn put_back(&self, verdicts: &Verdicts) {

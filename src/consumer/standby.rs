@@ -2,13 +2,14 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use super::lane::Lane;
+use super::lane::{Former, Lane};
 use super::session::Session;
 use crate::clock::sleep;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::{Claim, Group, GroupState, Id, Liveness, Read, StoredBatch};
+use crate::storage::{Claim, Group, GroupState, Id, Liveness, Over, Read, StoredBatch};
 use crate::watch::Signal;
 
 /// How often a standby looks whether an owner lives, while messages are pending.
@@ -16,7 +17,7 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// How a standby goes on.
 enum Next {
-    Claim(Option<(u64, u64)>),
+    Claim(Option<Over>),
     Look,
     /// A look was made, which began then.
     Saw((Duration, Result<GroupState>)),
@@ -26,7 +27,7 @@ impl Lane {
     /// Waits for the lease, and claims it. `None` after a shutdown, and if the storage is closed.
     pub(super) async fn stand_by(&mut self) -> Option<Arc<Session>> {
         let (clock, shared) = (self.flow.clock().clone(), self.shared.clone());
-        let (owner, former) = (Id::random(), self.former.as_ref().map(|lease| lease.owner));
+        let owner = Id::random();
         // What was seen last, and since when a message is pending with it.
         let mut seen: Option<(u64, u64)> = None;
         let mut pending_since: Option<Duration> = None;
@@ -69,8 +70,14 @@ impl Lane {
                 next = Next::Claim(None);
                 continue;
             }
-            if state.liveness == Liveness::Dead || state.owner == former {
-                next = Next::Claim(Some(now));
+            if let Some(former) = &self.former
+                && state.owner == Some(former.lease.owner)
+            {
+                next = Next::Claim(Some(former.over(&state)));
+                continue;
+            }
+            if state.liveness == Liveness::Dead {
+                next = Next::Claim(Some(Over::another(state.epoch, state.generation)));
                 continue;
             }
             if seen.replace(now) != Some(now) {
@@ -80,7 +87,7 @@ impl Lane {
                 // From now on: what the look shows may have been written after it began.
                 let since = *pending_since.get_or_insert_with(|| clock.now());
                 if began >= since.saturating_add(self.settings.lease) {
-                    next = Next::Claim(Some(now));
+                    next = Next::Claim(Some(Over::another(state.epoch, state.generation)));
                     continue;
                 }
             } else {
@@ -184,6 +191,7 @@ impl Lane {
 
     /// Whether the log still has the batch that was seen there, and so all before it.
     async fn still_has(&self, base: u64, appended_at: SystemTime) -> Result<bool> {
+        let _room = self.shared.reserve().await;
         let read = Read {
             partition: self.group.partition.clone(),
             from: base,
@@ -199,28 +207,70 @@ impl Lane {
 
     /// Claims, and sees it through: a claim that is under way when the consumer is shut down may
     /// succeed, and then the lease is given back. `None` after a shutdown.
-    async fn claim(&self, owner: Id, over: Option<(u64, u64)>) -> Option<Result<GroupState>> {
+    async fn claim(&mut self, owner: Id, over: Option<Over>) -> Option<Result<GroupState>> {
         let claim = Claim {
             group: self.group.clone(),
             owner,
             over,
         };
         let storage = self.flow.storage();
-        let mut claiming = pin!(self.flow.retry(|| storage.claim(claim.clone())));
+        let has_begun = AtomicBool::new(false);
+        let (flow, begins) = (&self.flow, &has_begun);
+        let mut claiming = pin!(flow.retry(|| async {
+            let _turn = flow.turn().await;
+            begins.store(true, Ordering::Relaxed);
+            storage.claim(claim.clone()).await
+        }));
         tokio::select! {
             biased;
             state = &mut claiming => return Some(state),
             () = self.shared.until_stopped() => {}
         }
+        if !has_begun.load(Ordering::Relaxed) {
+            return None;
+        }
         tokio::select! {
             biased;
             state = claiming => if let Ok(state) = state && state.owner == Some(owner) {
-                self.release(&self.lease(owner, state.epoch)).await;
+                self.former = Some(Former {
+                    lease: self.lease(owner, state.epoch),
+                    handed_out_to: 0,
+                });
             },
-            () = sleep(&**self.flow.clock(), self.settings.drain) => {}
+            () = sleep(&**self.flow.clock(), self.settings.last_write()) => {}
         }
         None
     }
+}
+
+impl Former {
+    pub(super) fn of(session: &Session) -> Self {
+        Self {
+            lease: session.lease().clone(),
+            handed_out_to: session.handed_out_to(),
+        }
+    }
+
+    /// What this lane claims its own lease over: begun was what it has handed out.
+    fn over(&self, state: &GroupState) -> Over {
+        let next = state.next_pending();
+        Over {
+            counts_attempt: next.is_some_and(|next| next < self.handed_out_to),
+            ..Over::another(state.epoch, state.generation)
+        }
+    }
+}
+
+/// What a commit has shown.
+pub(super) fn progress_went_back(group: &Group) -> Error {
+    Error::new(
+        ErrorKind::Data,
+        format!(
+            "{group}: the storage went back to an earlier state, in a failover or a restore: less is \
+             done there than this consumer had committed, and what it read since may have been of the \
+             state before; it goes on where the group stands now"
+        ),
+    )
 }
 
 fn went_back(group: &Group, offset: u64) -> Error {

@@ -79,6 +79,12 @@ impl Trusts {
         true
     }
 
+    /// Whether it is here, and its handle is gone.
+    pub(super) fn is_let_go(&self, offset: u64) -> bool {
+        let trust = self.open.get(&offset);
+        self.lost.contains(offset) || trust.is_some_and(|trust| trust.is_let_go)
+    }
+
     pub(super) fn stands_in(&self, offset: u64, transaction: u64) -> bool {
         let trust = self.open.get(&offset);
         trust.is_some_and(|trust| trust.transaction == Some(transaction))
@@ -98,9 +104,16 @@ impl Trusts {
         !self.lost.is_empty()
     }
 
-    /// To be delivered again.
-    pub(super) fn take_lost(&mut self) -> Ranges {
-        std::mem::take(&mut self.lost)
+    /// What its transactions have left undone.
+    pub(super) fn lost(&self) -> &Ranges {
+        &self.lost
+    }
+
+    /// Takes those of `due` that were left undone, to be delivered again.
+    pub(super) fn take_lost(&mut self, due: &Ranges) -> Ranges {
+        let lost = self.lost.intersection(due);
+        self.lost.subtract(&lost);
+        lost
     }
 }
 
@@ -121,7 +134,8 @@ mod tests {
         assert_eq!(trusts.let_go(7), Some(true));
         assert!(!trusts.undone(7, 100), "another transaction");
         assert!(trusts.undone(7, 101));
-        assert_eq!(trusts.take_lost(), Ranges::from(7..8));
+        assert_eq!(trusts.take_lost(&Ranges::from(0..7)), Ranges::new());
+        assert_eq!(trusts.take_lost(&Ranges::from(0..9)), Ranges::from(7..8));
         assert!(trusts.is_empty() && !trusts.has_lost());
     }
 

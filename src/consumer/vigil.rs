@@ -12,6 +12,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::retry::RetryPolicy;
+use crate::several::Halves;
 use crate::storage::{Group, GroupState, Storage};
 
 /// Shared by the consumers of a `Flowstream`. Its task exists only while somebody waits.
@@ -23,13 +24,15 @@ struct Shared {
     clock: Arc<dyn Clock>,
     retry: RetryPolicy,
     state: Mutex<State>,
-    /// Somebody came who may be due earlier.
-    arrived: Notify,
+    /// Somebody came who may be due earlier, or has gone.
+    changed: Notify,
 }
 
 #[derive(Default)]
 struct State {
     waiting: Vec<Waiting>,
+    /// When the task looks next; `None` if it has to ask.
+    next: Option<Duration>,
     is_running: bool,
 }
 
@@ -53,13 +56,15 @@ impl Vigil {
             clock,
             retry,
             state: Mutex::default(),
-            arrived: Notify::new(),
+            changed: Notify::new(),
         }))
     }
 
     /// How the group stands, at a moment that is not later than `due` and not earlier than this
     /// call. Cancel safe.
     pub(super) async fn look(&self, group: &Group, due: Duration) -> Look {
+        // Dropped halfway, it may have been the last that the task waited for.
+        let mut leaving = Leaving(Some(&self.0));
         loop {
             let (answer, look) = oneshot::channel();
             self.wait(Waiting {
@@ -69,6 +74,7 @@ impl Vigil {
             });
             // If the runtime of the task ends, this one goes on with it.
             if let Ok(look) = look.await {
+                leaving.0 = None;
                 return look;
             }
         }
@@ -76,10 +82,13 @@ impl Vigil {
 
     fn wait(&self, waiting: Waiting) {
         let mut state = self.0.state();
+        let is_first = state.next.is_none_or(|next| waiting.due < next);
         state.waiting.push(waiting);
         if state.is_running {
             drop(state);
-            self.0.arrived.notify_one();
+            if is_first {
+                self.0.changed.notify_one();
+            }
         } else {
             state.is_running = true;
             drop(state);
@@ -88,6 +97,17 @@ impl Vigil {
                 is_over: false,
             };
             tokio::spawn(task.run());
+        }
+    }
+}
+
+/// `None` once it has its answer.
+struct Leaving<'a>(Option<&'a Shared>);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        if let Some(shared) = self.0 {
+            shared.changed.notify_one();
         }
     }
 }
@@ -103,11 +123,16 @@ impl Shared {
         state.waiting.retain(|waiting| !waiting.answer.is_closed());
         let due = state.waiting.iter().map(|waiting| waiting.due).min();
         state.is_running = due.is_some();
+        state.next = due;
         due
     }
 
     async fn look(&self) {
-        let waiting = std::mem::take(&mut self.state().waiting);
+        let waiting = {
+            let mut state = self.state();
+            state.next = None;
+            std::mem::take(&mut state.waiting)
+        };
         let mut groups: Vec<Group> = waiting.iter().map(|w| w.group.clone()).collect();
         groups.sort_unstable();
         groups.dedup();
@@ -121,7 +146,7 @@ impl Shared {
                 Some(Ok(Some(state))) => Ok(state.clone()),
                 Some(Err(error)) => Err(error.share()),
                 _ => {
-                    let text = format!("there is no {group} any more");
+                    let text = format!("there is no {group} any more: make the consumer anew");
                     Err(Error::new(ErrorKind::NotFound, text))
                 }
             };
@@ -135,19 +160,17 @@ impl Shared {
             let observe = || self.storage.observe(groups);
             self.retry.run(&*self.clock, observe).await
         };
-        match observe(groups).await {
-            Ok(states) => states.into_iter().map(Ok).collect(),
-            // One that is damaged is no concern of those who wait for the others.
-            Err(error) if error.kind() == ErrorKind::Data && groups.len() > 1 => {
-                let mut states = Vec::with_capacity(groups.len());
-                for group in groups.chunks(1) {
-                    let state = observe(group).await;
-                    states.push(state.map(|states| states.into_iter().next().flatten()));
-                }
-                states
+        let mut states = Vec::with_capacity(groups.len());
+        let mut parts = Halves::of(groups.len());
+        while let Some(part) = parts.next() {
+            match observe(&groups[part.clone()]).await {
+                Ok(some) => states.extend(some.into_iter().map(Ok)),
+                // One that is damaged is no concern of those who wait for the others.
+                Err(error) if error.kind() == ErrorKind::Data && parts.split(&part) => {}
+                Err(error) => states.extend(part.map(|_| Err(error.share()))),
             }
-            Err(error) => groups.iter().map(|_| Err(error.share())).collect(),
         }
+        states
     }
 }
 
@@ -163,7 +186,7 @@ impl Task {
             tokio::select! {
                 biased;
                 () = shared.clock.sleep_until(due) => shared.look().await,
-                () = shared.arrived.notified() => {}
+                () = shared.changed.notified() => {}
             }
         }
         self.is_over = true;
@@ -174,9 +197,12 @@ impl Task {
 impl Drop for Task {
     fn drop(&mut self) {
         if !self.is_over {
-            let mut state = self.shared.state();
-            state.is_running = false;
-            state.waiting.clear();
+            let waiting = {
+                let mut state = self.shared.state();
+                state.is_running = false;
+                std::mem::take(&mut state.waiting)
+            };
+            drop(waiting);
         }
     }
 }

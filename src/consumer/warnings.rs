@@ -1,7 +1,12 @@
 //! Says that a pipeline forgets verdicts, well before that stops anything; and says it sparingly.
 
+use std::time::Duration;
+
 use super::session::MAX_BEYOND;
 use crate::storage::Group;
+
+/// So many deliveries of which nothing is said are no accident.
+pub(super) const MANY: u64 = 1000;
 
 /// What was said of one lease.
 #[derive(Debug, Default)]
@@ -20,6 +25,14 @@ pub(super) enum Warning {
     Forgotten { offset: u64, dropped: u64 },
     /// So much is kept beyond the position, or waits to be retried.
     Crowded { ranges: usize, retries: usize },
+    /// So many were handed out, and nothing was ever said of any.
+    Silent { delivered: u64 },
+    /// Nobody has polled or said anything for so long, with so many in hand, of which this is the first.
+    Stuck {
+        held: u64,
+        first: Option<u64>,
+        max_processing: Duration,
+    },
 }
 
 impl Warnings {
@@ -69,13 +82,27 @@ impl Warning {
         match self {
             Self::Forgotten { offset, dropped } => tracing::warn!(
                 %stream, partition, %group, offset, dropped,
-                "a delivery was dropped without a verdict while later ones are done, and will come \
-                 again: ack what is left out on purpose"
+                "a delivery was dropped without a verdict, and will come again: ack what is left out \
+                 on purpose"
             ),
             Self::Crowded { ranges, retries } => tracing::warn!(
                 %stream, partition, %group, acked_ranges = ranges, retries, limit = MAX_BEYOND,
                 "much is done beyond a message that is not, or waits to be retried: the consumer \
                  pauses at the limit"
+            ),
+            Self::Silent { delivered } => tracing::warn!(
+                %stream, partition, %group, delivered,
+                "messages were delivered and none was ever committed: the group begins with them again; \
+                 commit or ack each delivery that is done"
+            ),
+            Self::Stuck {
+                held,
+                first,
+                max_processing,
+            } => tracing::warn!(
+                %stream, partition, %group, held, first, ?max_processing,
+                "the lease is given up: nothing was polled or committed for max_processing, with \
+                 deliveries in hand; they reach the group again"
             ),
         }
     }

@@ -3,11 +3,12 @@
 use std::ops::Range;
 
 use super::{
-    Claim, Group, GroupState, Id, Lease, Liveness, Name, Partition, Progress, Ranges, Start,
+    Claim, Group, GroupState, Id, Lease, Liveness, Name, Over, Partition, Progress, Ranges, Start,
     Verdicts,
 };
 use crate::clock::to_micros;
 use crate::error::{Error, ErrorKind, Result};
+use crate::near::did_you_mean;
 
 /// A group in a partition, as it is kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,11 +38,17 @@ impl StoredGroup {
         match self.owner {
             // Its first answer got lost. It counts as a write: the owner trusts its lease from now.
             Some(owner) if owner == claim.owner => {}
-            Some(_) if claim.over == Some((self.epoch, self.generation)) => {
-                self.count_attempt(bounds);
+            Some(_) => {
+                let is_this =
+                    |over: &Over| (over.epoch, over.generation) == (self.epoch, self.generation);
+                let Some(over) = claim.over.filter(is_this) else {
+                    return false;
+                };
+                if over.counts_attempt {
+                    self.count_attempt(bounds);
+                }
                 self.epoch += 1;
             }
-            Some(_) => return false,
             None => self.epoch += 1,
         }
         self.owner = Some(claim.owner);
@@ -141,26 +148,59 @@ pub(super) fn partitions(stream: &Name, wanted: Option<u32>) -> Result<u32> {
     let partitions = wanted.unwrap_or(1);
     if !(1..=MAX_PARTITIONS).contains(&partitions) {
         return Err(Error::invalid(format!(
-            "stream {stream} cannot have {partitions} partitions: give it 1 to {MAX_PARTITIONS}"
+            "the stream {stream} cannot have {partitions} partitions: give it 1 to {MAX_PARTITIONS}"
         )));
     }
     Ok(partitions)
 }
 
+/// How many names before and behind a missing one are looked at, for those that come near: a bound on
+/// what an error costs.
+pub(super) const NEIGHBOURS: usize = 500;
+
+/// A partition that is not there, where nothing else is known.
+#[cfg(feature = "postgres")]
 pub(super) fn no_partition(partition: &Partition) -> Error {
-    let text =
-        format!("there is no stream with the partition {partition}: create the stream first");
+    let Partition { stream, index } = partition;
+    let text = format!(
+        "there is no partition {index} of a stream {stream}: create_stream makes a stream with as many \
+         as it is to have"
+    );
+    Error::new(ErrorKind::NotFound, text)
+}
+
+/// A partition that is not there, though its stream may be, with so many; and the names of others.
+pub(super) fn missing<'a>(
+    partition: &Partition,
+    partitions: Option<u32>,
+    others: impl Iterator<Item = &'a str>,
+) -> Error {
+    let Partition { stream, index } = partition;
+    let text = match partitions {
+        Some(1) => format!(
+            "the stream {stream} has one partition: there is no partition {index}, they count from 0"
+        ),
+        Some(partitions) => format!(
+            "the stream {stream} has {partitions} partitions: there is no partition {index}, they count \
+             from 0"
+        ),
+        None => format!(
+            "there is no stream {stream}: a producer, a consumer or create_stream makes it{}",
+            did_you_mean(stream.as_str(), others)
+        ),
+    };
     Error::new(ErrorKind::NotFound, text)
 }
 
 pub(super) fn no_group(group: &Group) -> Error {
-    let text = format!("there is no {group}: create it first");
+    let text = format!("there is no {group}: a consumer makes it");
     Error::new(ErrorKind::NotFound, text)
 }
 
 pub(crate) fn active(group: &Group) -> Error {
     Error::invalid(format!(
-        "{group} is active: stop its consumers first, or force it, which fences them"
+        "{group} is active: stop its consumers first, or force it, which fences them \
+         (ResetBuilder::force)"
     ))
 }
 
@@ -181,8 +221,8 @@ pub(super) fn forgotten(id: Id) -> Error {
     Error::new(ErrorKind::OutOfRange, text)
 }
 
-pub(super) fn closed() -> Error {
-    Error::closed("the storage was closed: open it again")
+pub(crate) fn closed() -> Error {
+    Error::closed("the storage was closed: open it again, or close it later")
 }
 
 #[cfg(test)]
@@ -201,7 +241,7 @@ mod tests {
                 name: Name::new("billing").unwrap(),
             },
             owner: Id(owner),
-            over,
+            over: over.map(|(epoch, generation)| Over::another(epoch, generation)),
         }
     }
 
@@ -253,6 +293,16 @@ mod tests {
         assert_eq!(group.attempts, [(0, 2)]);
         group.advance(&Ranges::from(0..1));
         assert_eq!(group.attempts, []);
+    }
+
+    #[test]
+    fn no_attempt_is_counted_where_the_claim_says_so() {
+        let mut group = StoredGroup::at(0);
+        assert!(group.claim(&claim(1, None), &(0..9)));
+        let mut own = claim(2, Some((1, 1)));
+        own.over.as_mut().unwrap().counts_attempt = false;
+        assert!(group.claim(&own, &(0..9)));
+        assert_eq!((group.epoch, group.attempts.len()), (2, 0));
     }
 
     #[test]

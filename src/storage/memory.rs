@@ -212,7 +212,11 @@ impl Storage for MemoryStorage {
     }
 
     fn trim<'a>(&'a self, partition: &'a Partition, before: u64) -> BoxFuture<'a, Result<u64>> {
-        self.call(move |state| state.trim(partition, before))
+        Box::pin(async move {
+            let trimmed = self.call(move |state| state.trim(partition, before)).await;
+            // What it takes out is freed here, and not under the lock.
+            trimmed.map(|(start, _)| start)
+        })
     }
 
     fn notifications(&self) -> BoxStream<'static, Notification> {

@@ -138,8 +138,8 @@ pub trait Storage: Any + fmt::Debug + Send + Sync + 'static {
     ///
     /// It succeeds if the lease is free, is already this owner's (an answer got lost), or if epoch
     /// and generation are those named by [`over`](Claim::over). Success is a new epoch, except for
-    /// the owner that had it. Taken over from another owner, the first message that is not done
-    /// gets one attempt more.
+    /// the owner that had it. Taken over so, the first message that is not done gets one attempt
+    /// more, if [the claim says so](Over::counts_attempt).
     ///
     /// # Errors
     ///
@@ -421,8 +421,32 @@ pub struct Claim {
     pub group: Group,
     /// Who wants it: a random id, new for each claim that succeeded.
     pub owner: Id,
-    /// The epoch and generation that stood still for a whole lease, or whose owner is dead.
-    pub over: Option<(u64, u64)>,
+    /// The lease that it is to be taken from, if somebody has it.
+    pub over: Option<Over>,
+}
+
+/// A lease that is claimed though somebody has it: it stood still for a whole lease with a message
+/// pending, its owner is dead, or it was the claimer's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Over {
+    /// The epoch that was seen.
+    pub epoch: u64,
+    /// The generation that was seen.
+    pub generation: u64,
+    /// Whether the first message that is not done gets one attempt more, because its owner may have
+    /// died of it; not if nobody had it in hand.
+    pub counts_attempt: bool,
+}
+
+impl Over {
+    /// The lease of another owner, which was seen so; an attempt is counted.
+    pub const fn another(epoch: u64, generation: u64) -> Self {
+        Self {
+            epoch,
+            generation,
+            counts_attempt: true,
+        }
+    }
 }
 
 /// What an operator does to a group.

@@ -150,8 +150,12 @@ impl Records {
     ///
     /// [`Data`](ErrorKind::Data) if that is not what it wrote.
     pub fn decode(encoded: &Bytes) -> Result<Self> {
-        Self::try_decode(encoded)
-            .ok_or_else(|| Error::new(ErrorKind::Data, "a stored batch of messages is damaged"))
+        Self::try_decode(encoded).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Data,
+                "a stored batch of messages is damaged: restore the storage from a backup",
+            )
+        })
     }
 
     fn try_decode(encoded: &Bytes) -> Option<Self> {
@@ -182,6 +186,15 @@ impl fmt::Debug for Records {
         f.debug_struct("Records")
             .field("messages", &self.len())
             .field("bytes", &self.size())
+            .finish()
+    }
+}
+
+impl fmt::Debug for RecordsBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecordsBuilder")
+            .field("messages", &self.len())
+            .field("bytes", &(self.bodies.len() + self.attributes.len()))
             .finish()
     }
 }
@@ -237,12 +250,12 @@ fn decode_attributes(encoded: Bytes) -> Option<Attributes> {
         attributes.key = Some(rest.slice(4..end));
         rest = rest.slice(end..);
     }
-    attributes.headers = Headers::decode(rest).ok()?;
+    attributes.headers = Headers::decode(rest)?;
     Some(attributes)
 }
 
 /// Gathers messages into [`Records`].
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct RecordsBuilder {
     body_ends: Vec<u32>,
     bodies: Vec<u8>,

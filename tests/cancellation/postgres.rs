@@ -56,6 +56,7 @@ pub(crate) async fn world(url: &str) -> World {
         clock,
         faulty,
         flow,
+        dir: None,
     }
 }
 

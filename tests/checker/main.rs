@@ -54,7 +54,7 @@ fn no_rule_is_without_a_bug_that_it_finds() {
         .collect();
     rules.sort();
     rules.dedup();
-    assert_eq!(rules.len(), 22, "{rules:?}");
+    assert_eq!(rules.len(), 26, "{rules:?}");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Bugs, each planted into a history that was as promised, where there is room for it.
 
+use std::time::Duration;
+
 use crate::history::{Event, History, Owner, Rule};
 use crate::valid::{DEAD, IN, OUT};
 
@@ -76,6 +78,35 @@ pub(crate) const BUGS: &[Bug] = &[
         "two consumers are given one lease",
         Rule::TwoOwners,
         give_twice,
+    ),
+    (
+        "a commit is refused that is durable",
+        Rule::DoneThoughRefused,
+        refuse_what_is_durable,
+    ),
+    ("an answer comes too late", Rule::LateAnswer, |history| {
+        history.events.push(Event::Answered {
+            message: 1,
+            took: Duration::from_secs(2),
+            within: Duration::from_secs(1),
+        });
+        Some(())
+    }),
+    ("a stream ends by itself", Rule::EndedAlone, |history| {
+        history.events.push(Event::Ended { consumer: 1_000 });
+        Some(())
+    }),
+    (
+        "a stream goes on that said that it ends",
+        Rule::WentOn,
+        |history| {
+            let at = find(history, |it| matches!(it, Event::Delivered { .. }))?;
+            if let Event::Delivered { owner, .. } = history.events[at] {
+                let consumer = owner.consumer;
+                history.events.insert(at, Event::Broken { consumer });
+            }
+            Some(())
+        },
     ),
     ("a group stops before the end", Rule::Stuck, stop_early),
     (
@@ -370,6 +401,27 @@ fn drop_a_commit(history: &mut History) -> Option<()> {
         seen.position = seen.position.min(offset);
         seen.acked.retain(|range| !range.contains(&offset));
     }
+    Some(())
+}
+
+/// One that nobody else says is done, and that does not come again.
+fn refuse_what_is_durable(history: &mut History) -> Option<()> {
+    let is_last = |at: usize, owner: Owner, offset: u64| {
+        let place = Some((owner.group, offset));
+        let asks = |it: &&Event| matches!(it, Event::Asked { .. }) && about(it) == place;
+        let comes = |it: &Event| matches!(it, Event::Delivered { .. }) && about(it) == place;
+        stands_alone(history, owner.group, offset)
+            && history.events.iter().filter(asks).count() == 1
+            && !history.events[at..].iter().any(comes)
+    };
+    let mut events = history.events.iter().enumerate();
+    let (at, owner, offset) = events.find_map(|(at, event)| match *event {
+        Event::Committed { owner, offset } => {
+            is_last(at, owner, offset).then_some((at, owner, offset))
+        }
+        _ => None,
+    })?;
+    history.events[at] = Event::Refused { owner, offset };
     Some(())
 }
 

@@ -119,6 +119,14 @@ const FOUND: &[(Bug, &str)] = &[
     ),
     (Bug::AddsAttempts, "a_commit_raises_attempts"),
     (
+        Bug::CountsAttemptsUnasked,
+        "an_attempt_is_counted_only_where_the_claim_says_so",
+    ),
+    (
+        Bug::CountsAttemptsUnasked,
+        "random_calls_do_what_the_contract_says",
+    ),
+    (
         Bug::CountsAttemptsOfCleanClaims,
         "a_clean_handover_counts_no_attempt",
     ),
@@ -150,6 +158,15 @@ const FOUND: &[(Bug, &str)] = &[
     (Bug::TellsNothing, "a_waiting_consumer_is_woken"),
     (Bug::TellsNoRelease, "a_waiting_standby_is_woken"),
     (Bug::KeepsWhatIsReleased, "a_drop_hands_over_at_once"),
+    (Bug::KeepsWhatIsReleased, "closing_hands_all_consumers_over"),
+    (
+        Bug::ReadsNoEpoch,
+        "the_last_messages_come_again_when_they_are_dropped",
+    ),
+    (
+        Bug::SkipsAMessage,
+        "a_paused_partition_keeps_no_other_waiting",
+    ),
     (Bug::CallsOwnersDead, "one_consumer_of_a_group_gets_all"),
     (Bug::TakesOverWhatIsHeld, "one_consumer_of_a_group_gets_all"),
     (Bug::ReadsNoEpoch, "each_group_gets_each_message"),
@@ -234,7 +251,7 @@ impl Harness for Bench {
     // Long enough for what works: it all happens in memory.
     fn patience(&self) -> Duration {
         Duration::from_secs(match self.storage.bug() {
-            Bug::None => 30,
+            Bug::None => 300,
             _ => 1,
         })
     }

@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime};
 
 use flowstream::storage::{
     Append, Appended, Claim, Fetched, Group, GroupState, Id, Lease, Liveness, MemoryStorage, Name,
-    Notification, Partition, Progress, Ranges, Read, Reset, Row, Start, Storage, StreamSettings,
-    Verdicts, WrittenRow,
+    Notification, Over, Partition, Progress, Ranges, Read, Reset, Row, Start, Storage,
+    StreamSettings, Verdicts, WrittenRow,
 };
-use flowstream::{Clock, ManualClock, Result};
+use flowstream::{Clock, Error, ErrorKind, ManualClock, Result};
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, StreamExt};
 
@@ -41,6 +41,7 @@ pub(crate) enum Bug {
     WritesTheCommitsThatAreNotFenced,
     ReplacesProgress,
     DropsCommits,
+    DeniesCommits,
     KeepsTheGeneration,
     RenewsWithoutWriting,
     TakesOverWhatIsHeld,
@@ -50,6 +51,7 @@ pub(crate) enum Bug {
     DropsRaisedAttempts,
     AddsAttempts,
     CountsAttemptsOfCleanClaims,
+    CountsAttemptsUnasked,
     ListsTooFewGroups,
     ForcesEveryReset,
     ResetsToWhereItStands,
@@ -404,10 +406,15 @@ impl Storage for Planted {
             let group = claim.group.clone();
             let states = self.inner.observe(std::slice::from_ref(&group)).await?;
             if let Some(state) = &states[0] {
-                let right = claim.over.is_some_and(|(epoch, _)| epoch == state.epoch);
+                let right = claim.over.is_some_and(|over| over.epoch == state.epoch);
                 if self.has(Bug::KeepsTheGeneration) && right || self.has(Bug::TakesOverWhatIsHeld)
                 {
-                    claim.over = Some((state.epoch, state.generation));
+                    claim.over = Some(Over::another(state.epoch, state.generation));
+                }
+                if self.has(Bug::CountsAttemptsUnasked)
+                    && let Some(over) = &mut claim.over
+                {
+                    over.counts_attempt = true;
                 }
                 if self.has(Bug::GivesANewEpochToTheOwner) && state.owner == Some(claim.owner) {
                     let lease = Lease {
@@ -474,6 +481,9 @@ impl Storage for Planted {
                 return Ok(progress);
             }
             let progress = self.inner.commit(&lease, &verdicts).await?;
+            if self.has(Bug::DeniesCommits) && !done.is_empty() && self.is_third() {
+                return Err(Error::new(ErrorKind::Fenced, "the lease was lost"));
+            }
             if !self.has(Bug::ReplacesProgress) {
                 return Ok(progress);
             }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-use super::{Event, Forward, History, forwards, groups, logs};
+use super::{Event, Forward, History, forwards, groups, logs, streams};
 
 /// What must not be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -46,6 +46,14 @@ pub enum Rule {
     EpochBack,
     /// Two consumers had one epoch.
     TwoOwners,
+    /// A commit was refused without a doubt, and its message is done and never came again.
+    DoneThoughRefused,
+    /// An answer came later than its bound.
+    LateAnswer,
+    /// A stream ended, and nobody had asked for that or was told why.
+    EndedAlone,
+    /// A stream went on after it had said that it ends.
+    WentOn,
     /// At the end something is left to be done.
     Stuck,
     /// A message was not forwarded once.
@@ -101,6 +109,7 @@ pub(super) fn check(history: &History) -> Vec<Violation> {
     logs::check(&mut context);
     groups::check(&mut context);
     forwards::check(&mut context);
+    streams::check(&mut context);
     context.found
 }
 
@@ -123,6 +132,7 @@ impl Event {
             | Self::Delivered { owner, .. }
             | Self::Asked { owner, .. }
             | Self::Committed { owner, .. }
+            | Self::Refused { owner, .. }
             | Self::Fenced { owner, .. }
             | Self::Unknown { owner, .. }
             | Self::Retried { owner, .. } => Some(owner.group),
@@ -130,7 +140,11 @@ impl Event {
             Self::Intent { .. }
             | Self::Acked { .. }
             | Self::Failed { .. }
-            | Self::InDoubt { .. } => None,
+            | Self::InDoubt { .. }
+            | Self::Answered { .. }
+            | Self::ShutDown { .. }
+            | Self::Broken { .. }
+            | Self::Ended { .. } => None,
         }
     }
 }

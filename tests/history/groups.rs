@@ -37,6 +37,10 @@ struct State {
     consumers: HashMap<u32, u64>,
     /// Commits that were asked for, by epoch and offset.
     commits: HashMap<(u64, u64), Asked>,
+    /// How often each was called done, but for what was refused without a doubt.
+    claims: HashMap<u64, usize>,
+    /// It was refused, and has not come again.
+    refused: BTreeSet<u64>,
     seen: Option<Seen>,
 }
 
@@ -71,6 +75,8 @@ impl State {
             newest_epoch: 0,
             consumers: HashMap::new(),
             commits: HashMap::new(),
+            claims: HashMap::new(),
+            refused: BTreeSet::new(),
             seen: None,
         }
     }
@@ -92,6 +98,7 @@ impl State {
                 through,
             } => self.asked(*owner, *offset, *through),
             Event::Committed { owner, offset } => self.committed(context, *owner, *offset),
+            Event::Refused { owner, offset } => self.refused(*owner, *offset),
             Event::Retried { owner, offset } => {
                 let epoch = self.epochs.entry(owner.epoch).or_default();
                 epoch.waiting.insert(*offset);
@@ -156,6 +163,7 @@ impl State {
             None => drop(self.open.insert(offset)),
         }
         self.delivered.insert(offset);
+        self.refused.remove(&offset);
         let epoch = self.epochs.entry(owner.epoch).or_default();
         epoch.waiting.remove(&offset);
         if !epoch.delivered.insert(offset) {
@@ -195,9 +203,24 @@ impl State {
             done.extend(before.filter(|before| !waiting.contains(before)));
         }
         self.asked.insert(offset);
+        for offset in &done {
+            *self.claims.entry(*offset).or_default() += 1;
+        }
         let newest_epoch = self.newest_epoch;
         let asked = Asked { newest_epoch, done };
         self.commits.insert((owner.epoch, offset), asked);
+    }
+
+    fn refused(&mut self, owner: Owner, offset: u64) {
+        let Some(asked) = self.commits.remove(&(owner.epoch, offset)) else {
+            return;
+        };
+        for offset in asked.done {
+            if let Some(claims) = self.claims.get_mut(&offset) {
+                *claims -= 1;
+            }
+        }
+        self.refused.insert(offset);
     }
 
     fn committed(&mut self, context: &mut Context<'_>, owner: Owner, offset: u64) {
@@ -258,6 +281,19 @@ impl State {
         if position.is_some_and(|position| position < log.end()) {
             let text = format!("it is at {position:?} of {}", log.end());
             self.found(context, Rule::Stuck, &text);
+        }
+        let seen = self.seen.as_ref();
+        let is_done = |offset: &u64| seen.is_some_and(|seen| seen.is_done(*offset));
+        let nobody = |offset: &u64| self.claims.get(offset).is_none_or(|claims| *claims == 0);
+        let denied = |offset: &u64| {
+            let message = context.message(group.log, *offset);
+            is_done(offset)
+                && nobody(offset)
+                && !message.is_some_and(|message| context.moved.contains(&(self.number, message)))
+        };
+        if let Some(denied) = self.refused.iter().find(|offset| denied(offset)) {
+            let text = format!("{denied} is done, which was denied, and never came again");
+            self.found(context, Rule::DoneThoughRefused, &text);
         }
         let start = group.start.max(log.start);
         let never = (start..log.end()).find(|offset| {

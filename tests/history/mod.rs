@@ -8,11 +8,13 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
+use std::time::Duration;
 
 mod check;
 mod forwards;
 mod groups;
 mod logs;
+mod streams;
 
 #[allow(unused_imports, reason = "not every test needs all of it")]
 pub use check::{Rule, Violation};
@@ -36,6 +38,18 @@ pub enum Event {
     Failed { message: u64 },
     /// Nobody told it, and the message will not be sent again.
     InDoubt { message: u64 },
+    /// It was answered, in whatever way.
+    Answered {
+        message: u64,
+        took: Duration,
+        within: Duration,
+    },
+    /// A consumer was asked to end.
+    ShutDown { consumer: u32 },
+    /// It was told by an error that its stream ends.
+    Broken { consumer: u32 },
+    /// Its stream has ended.
+    Ended { consumer: u32 },
     /// A consumer has the lease.
     Active(Owner),
     /// A consumer got a message.
@@ -52,6 +66,8 @@ pub enum Event {
     },
     /// It was told that this is durable.
     Committed { owner: Owner, offset: u64 },
+    /// It was told that it is not, and without a doubt: the message comes again.
+    Refused { owner: Owner, offset: u64 },
     /// It was told that the lease is lost.
     Fenced { owner: Owner, offset: u64 },
     /// It was told that it could not be written, or nothing at all.

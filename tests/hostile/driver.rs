@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use flowstream::storage::{
-    Append, Appended, Claim, Group, Id, Lease, Name, Partition, Ranges, Read, RecordsBuilder, Row,
-    Storage, Verdicts,
+    Append, Appended, Claim, Group, Id, Lease, Name, Over, Partition, Ranges, Read, RecordsBuilder,
+    Row, Storage, Verdicts,
 };
 use flowstream::{ErrorKind, ManualClock, Message, Start};
 
@@ -93,7 +93,10 @@ impl Driver {
                 let claim = Claim {
                     group: self.stranger(),
                     owner: Id(u128::from(number(&mut self.random))),
-                    over: Some((number(&mut self.random), number(&mut self.random))),
+                    over: Some(Over::another(
+                        number(&mut self.random),
+                        number(&mut self.random),
+                    )),
                 };
                 storage.claim(claim).await.err().map(|error| error.kind())
             }
@@ -219,7 +222,7 @@ async fn calls_that_nobody_makes_change_nothing() {
     watch_panics();
     for seed in seeds() {
         for url in STORAGES {
-            let storage = storage(url, Arc::new(ManualClock::new())).await;
+            let (storage, _dir) = storage(url, ManualClock::new()).await;
             let mut driver = Driver::new(storage, seed).await;
             for call in 0..3_000 {
                 if call % 100 == 0 {

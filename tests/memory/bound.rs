@@ -8,6 +8,8 @@ use crate::{KIB, MIB, Sizes};
 /// The defaults of the builders.
 const BUFFER: usize = MIB;
 pub(crate) const PREFETCH: usize = 2 * MIB;
+/// So many reads of a consumer are under way at once.
+const READS: usize = 4;
 /// A statement takes another batch while it has less.
 const STATEMENT: usize = 4 * MIB;
 /// Runtime, tasks, maps, prepared statements.
@@ -50,19 +52,19 @@ pub(crate) fn statements(kind: Kind, submitted: usize, largest: usize) -> usize 
     (1 + copies) * under_way + 2 * next
 }
 
-/// A consumer of so many partitions.
+/// A consumer of so many partitions: one budget, which each read that is under way may exceed, and the
+/// delivery that its pipeline has in hand.
 pub(crate) fn consumer(kind: Kind, partitions: usize, sizes: Sizes) -> usize {
-    let chunk = PREFETCH / (partitions + 1) + sizes.batch;
     let reading = match kind {
         Kind::Redb => (sizes.batch + 4 * KIB).next_power_of_two(),
         // What came from the server, and the row that is read.
         #[cfg(feature = "postgres")]
-        Kind::Postgres => chunk + sizes.batch,
+        Kind::Postgres => PREFETCH / (partitions + 1) + 2 * sizes.batch,
     };
-    (partitions + 1) * chunk + partitions * reading
+    PREFETCH + partitions.min(READS) * (sizes.batch + reading) + sizes.batch
 }
 
-/// The newest batches of each partition that is watched.
-pub(crate) fn tails(partitions: usize, sizes: Sizes) -> usize {
-    partitions * (PREFETCH / (partitions + 1)).max(sizes.batch)
+/// The newest batches of all partitions that are watched.
+pub(crate) fn tails(sizes: Sizes) -> usize {
+    PREFETCH.max(sizes.batch)
 }

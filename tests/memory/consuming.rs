@@ -40,7 +40,7 @@ pub(crate) async fn by_slow_groups(place: Place, sizes: Sizes) {
     join_all(groups).await;
     let kind = place.kind();
     let bound =
-        bound::storage(kind) + GROUPS * bound::consumer(kind, 1, sizes) + bound::tails(1, sizes);
+        bound::storage(kind) + GROUPS * bound::consumer(kind, 1, sizes) + bound::tails(sizes);
     measured.assert_below(bound, &place, sizes, "three slow groups");
 }
 
@@ -52,22 +52,21 @@ pub(crate) async fn by_one_that_polls_no_more(place: Place, sizes: Sizes) {
     drop(next(&mut consumer).await);
     rest().await;
     let kind = place.kind();
-    let bound = bound::storage(kind) + bound::consumer(kind, 1, sizes) + bound::tails(1, sizes);
+    let bound = bound::storage(kind) + bound::consumer(kind, 1, sizes) + bound::tails(sizes);
     measured.assert_below(bound, &place, sizes, "a consumer that polls no more");
 }
 
 pub(crate) async fn of_several_partitions(place: Place, sizes: Sizes) {
-    const PARTITIONS: usize = 4;
+    const PARTITIONS: usize = 16;
     place.fill(sizes, PARTITIONS as u32).await;
     let measured = Measured::begin();
     let flow = place.open().await;
     let mut consumer = consumer(&flow, 0).await;
     consume(&mut consumer, sizes.messages()).await;
     let kind = place.kind();
-    let bound = bound::storage(kind)
-        + bound::consumer(kind, PARTITIONS, sizes)
-        + bound::tails(PARTITIONS, sizes);
-    measured.assert_below(bound, &place, sizes, "four partitions");
+    let bound =
+        bound::storage(kind) + bound::consumer(kind, PARTITIONS, sizes) + bound::tails(sizes);
+    measured.assert_below(bound, &place, sizes, "sixteen partitions");
 }
 
 /// A message that is held holds its batch, unless it is copied out of it.
@@ -75,7 +74,7 @@ pub(crate) async fn with_deliveries_held(place: Place, sizes: Sizes) {
     const HELD: usize = 8;
     place.fill(sizes, 1).await;
     let kind = place.kind();
-    let other = bound::storage(kind) + bound::consumer(kind, 1, sizes) + bound::tails(1, sizes);
+    let other = bound::storage(kind) + bound::consumer(kind, 1, sizes) + bound::tails(sizes);
     for (group, is_compact, each) in [(0, false, sizes.batch), (1, true, sizes.message)] {
         let measured = Measured::begin();
         let flow = place.open().await;
@@ -128,6 +127,6 @@ pub(crate) async fn at_the_end_of_the_log(place: Place, sizes: Sizes) {
         + sizes.batch
         + bound::statements(kind, sizes.batch, sizes.batch)
         + 2 * bound::consumer(kind, 1, sizes)
-        + bound::tails(1, sizes);
+        + bound::tails(sizes);
     measured.assert_below(bound, &place, sizes, "at the end of the log");
 }

@@ -79,11 +79,15 @@ impl Sizes {
     }
 }
 
-/// Waits until nothing is allocated or freed any more.
+/// Waits until nothing is allocated or freed any more: several looks in a row show the same, since on a
+/// machine that is busy a thread that has work may stand still for longer than one.
 async fn rest() {
-    let mut before = 0;
-    while before != MEMORY.current_usage() {
-        before = MEMORY.current_usage();
+    const LOOKS: u32 = 5;
+    let (mut before, mut same) = (0, 0);
+    while same < LOOKS {
+        let now = MEMORY.current_usage();
+        same = if now == before { same + 1 } else { 0 };
+        before = now;
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }

@@ -36,7 +36,7 @@ pub(crate) async fn into_another_stream(place: Place, sizes: Sizes) {
     let cut = 2 * sizes.batch;
     let bound = bound::storage(kind)
         + bound::consumer(kind, 1, sizes)
-        + bound::tails(1, sizes)
+        + bound::tails(sizes)
         + bound::producers(kind, 1, sizes)
         + cut;
     measured.assert_below(bound, &place, sizes, "forwarding");

@@ -13,13 +13,16 @@ const FUNCTION: &str = r#"SELECT "position", acked
 
 const OWNER: Uuid = Uuid::from_u128(7);
 
+/// The position; where the acked ranges begin, and then where they end.
+type Given = (i64, Option<Vec<i64>>);
+
 /// A group whose lease has epoch 1.
 async fn group(place: &Place, name: &str) {
     let flow = flowstream::open(&place.url()).await.unwrap();
     drop(flow.consumer("orders", name).await.unwrap());
     flow.close().await.unwrap();
     place.psql(&format!(
-        "SELECT flowstream.claim('orders', 0, '{name}', '{OWNER}', NULL, NULL, NULL)"
+        "SELECT flowstream.claim('orders', 0, '{name}', '{OWNER}', NULL, NULL, NULL, false)"
     ));
 }
 
@@ -29,7 +32,7 @@ async fn commit(
     sql: &str,
     name: &str,
     done: &str,
-) -> Result<Option<(i64, String)>, sqlx::Error> {
+) -> Result<Option<Given>, sqlx::Error> {
     let sql = sql.replace("{schema}", "flowstream");
     let commit = sqlx::query_as(AssertSqlSafe(sql))
         .bind("orders")
@@ -46,7 +49,7 @@ async fn commit_behind(
     place: &Place,
     other: PgConnection,
     settings: &str,
-) -> Result<Option<(i64, String)>, sqlx::Error> {
+) -> Result<Option<Given>, sqlx::Error> {
     let mut session = place.session_with(settings).await;
     let sql = waiting(SQL);
     let commit = commit(&mut session, &sql, "billing", "{[0,9)}");
@@ -127,7 +130,8 @@ async fn it_is_fenced_by_whoever_had_the_lease_since_its_snapshot() {
     let others = [
         format!("SELECT flowstream.release('orders', 0, 'billing', '{OWNER}', 1)"),
         // Whoever takes it over says which generation stood still.
-        "SELECT flowstream.claim('orders', 0, 'billing', gen_random_uuid(), NULL, 1, 1)".to_owned(),
+        "SELECT flowstream.claim('orders', 0, 'billing', gen_random_uuid(), NULL, 1, 1, true)"
+            .to_owned(),
         "SELECT flowstream.reset('orders', 0, 'billing', 'offset', 0, NULL, true)".to_owned(),
     ];
     for other in others {

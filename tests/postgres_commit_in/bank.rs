@@ -8,7 +8,7 @@ use flowstream::postgres::sqlx::postgres::PgTransaction;
 use flowstream::postgres::sqlx::{self, PgPool, Row};
 use flowstream::postgres::{self, DeliveryExt};
 use flowstream::storage::{
-    Claim, Group, Id, Name, Partition, PostgresOptions, PostgresStorage, Storage,
+    Claim, Group, Id, Name, Over, Partition, PostgresOptions, PostgresStorage, Storage,
 };
 use flowstream::{Delivery, Flowstream, Message};
 use futures::TryStreamExt;
@@ -165,6 +165,37 @@ const BETWEEN: u64 = 8;
 /// Or none for so long: the last ones may all have been let go of, and come again with the next owner.
 const STILL: Duration = Duration::from_secs(2);
 
+/// What the thief knows of a group.
+struct Watched {
+    /// What was done at the last theft.
+    at_theft: u64,
+    done: u64,
+    /// Since when it is so much.
+    since: Instant,
+}
+
+impl Watched {
+    fn new() -> Self {
+        Self {
+            at_theft: 0,
+            done: 0,
+            since: Instant::now(),
+        }
+    }
+
+    /// Whether it is time for a theft, now that so much is done.
+    fn is_due(&mut self, done: u64) -> bool {
+        if done > self.done {
+            (self.done, self.since) = (done, Instant::now());
+        }
+        let is_due = done >= self.at_theft + BETWEEN || self.since.elapsed() >= STILL;
+        if is_due {
+            (self.at_theft, self.since) = (done, Instant::now());
+        }
+        is_due
+    }
+}
+
 /// Takes leases away while transactions are open, and gives them back at once.
 async fn thief(bank: Arc<Bank>, storage: Arc<PostgresStorage>, over: Arc<AtomicBool>) {
     let stream = Name::new("transfers").unwrap();
@@ -176,19 +207,18 @@ async fn thief(bank: Arc<Bank>, storage: Arc<PostgresStorage>, over: Arc<AtomicB
         name: Name::new("bank").unwrap(),
     });
     let groups: Vec<Group> = groups.collect();
-    let mut last = vec![(0, Instant::now()); groups.len()];
+    let mut watched: Vec<Watched> = groups.iter().map(|_| Watched::new()).collect();
     while !over.load(Ordering::Relaxed) {
         tokio::time::sleep(Duration::from_millis(150)).await;
         let states = storage.observe(&groups).await.expect("a look");
-        for ((group, state), (before, at)) in groups.iter().zip(states).zip(&mut last) {
+        for ((group, state), watched) in groups.iter().zip(states).zip(&mut watched) {
             let Some(state) = state else { continue };
             let done = state.progress.position() + state.progress.acked().count();
-            if done < *before + BETWEEN && at.elapsed() < STILL {
+            if !watched.is_due(done) {
                 continue;
             }
-            (*before, *at) = (done, Instant::now());
             let (group, owner) = (group.clone(), Id::random());
-            let over = Some((state.epoch, state.generation));
+            let over = Some(Over::another(state.epoch, state.generation));
             let claim = Claim {
                 group: group.clone(),
                 owner,

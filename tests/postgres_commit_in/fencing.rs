@@ -2,10 +2,9 @@
 
 use flowstream::postgres::sqlx::{self, Acquire};
 use flowstream::postgres::{self, DeliveryExt};
-use flowstream::storage::{Claim, Id, PostgresOptions, PostgresStorage, Storage};
-use std::sync::Arc;
+use flowstream::storage::{Claim, Id, Over, Storage};
 
-use crate::rig::{LEVELS, Rig, cluster, effect, eventually, group, is_refused, next, pool};
+use crate::rig::{LEVELS, Rig, effect, group, is_refused, next};
 
 /// When the lease is taken.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -93,6 +92,41 @@ async fn a_plain_commit_is_refused_too() {
     }
 }
 
+/// Ordinary triggers do not fire there: the fence does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_replicates_is_fenced_too() {
+    for level in LEVELS {
+        let rig = Rig::new(level, 1).await;
+        let mut consumer = rig.consumer().await;
+        let delivery = next(&mut consumer).await;
+        let mut tx = rig.begin().await;
+        sqlx::query("SET LOCAL session_replication_role = replica")
+            .execute(&mut *tx)
+            .await
+            .expect("it is set");
+        effect(&mut tx, 0).await.unwrap();
+        delivery.commit_in(&mut tx).await.expect("it has the lease");
+        rig.take_over().await;
+        let error = postgres::commit(tx).await.expect_err("refused");
+        assert!(is_refused(level, &error), "{level}: {error:?}");
+        assert_eq!(rig.effects(), [], "{level}");
+    }
+}
+
+/// A subscriber of logical replication has leases of another server, and decides nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_server_committed_is_applied_as_it_is() {
+    let rig = Rig::new(LEVELS[0], 1).await;
+    drop(rig.consumer().await);
+    // As the worker does that applies.
+    rig.psql(
+        "SET session_replication_role = replica;
+         INSERT INTO flowstream.acks (group_id, \"offset\", epoch, owner, xid)
+             SELECT group_id, 0, 7, gen_random_uuid(), '3' FROM flowstream.leases",
+    );
+    assert_eq!(rig.psql("SELECT count(*) FROM flowstream.acks").trim(), "1");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn savepoints_save_no_zombie() {
     for level in LEVELS {
@@ -154,9 +188,7 @@ async fn a_takeover_sees_what_committed_before_it() {
     for level in LEVELS {
         for theirs in LEVELS {
             let rig = Rig::new(level, 3).await;
-            let url = cluster().url(&rig.database);
-            let storage = PostgresStorage::from_pool(pool(&url, theirs), PostgresOptions::new());
-            let storage = Arc::new(storage.await.expect("it opens"));
+            let storage = rig.open_at(theirs).await;
             let mut consumer = rig.consumer().await;
             let delivery = next(&mut consumer).await;
             let mut tx = rig.begin().await;
@@ -168,7 +200,7 @@ async fn a_takeover_sees_what_committed_before_it() {
             let claiming = {
                 let (storage, state) = (storage.clone(), rig.state().await);
                 tokio::spawn(async move {
-                    let over = Some((state.epoch, state.generation));
+                    let over = Some(Over::another(state.epoch, state.generation));
                     let (group, owner) = (group(), Id::random());
                     let claim = Claim { group, owner, over };
                     loop {
@@ -179,12 +211,7 @@ async fn a_takeover_sees_what_committed_before_it() {
                     }
                 })
             };
-            eventually(async || {
-                let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'
-                    AND datname = current_database()";
-                rig.psql(waits).trim() == "1"
-            })
-            .await;
+            rig.until_one_waits().await;
             postgres::commit(tx).await.expect("committed");
             let state = claiming.await.unwrap();
             assert_eq!(state.position(), 1, "{level} before {theirs}");

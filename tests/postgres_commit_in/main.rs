@@ -8,5 +8,6 @@ mod postgres_support;
 mod bank;
 mod fencing;
 mod once;
+mod pool;
 mod redelivery;
 mod rig;

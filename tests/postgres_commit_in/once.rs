@@ -5,7 +5,7 @@ use std::sync::Arc;
 use flowstream::postgres::sqlx::{self};
 use flowstream::postgres::{self, DeliveryExt};
 use flowstream::storage::{Reset, Storage};
-use flowstream::{Delivery, ErrorKind, Start};
+use flowstream::{Delivery, ErrorKind, GroupState, Start};
 use futures::TryStreamExt;
 
 use crate::rig::{LEVELS, Rig, cluster, effect, eventually, group, next};
@@ -263,6 +263,71 @@ async fn a_group_that_is_sent_back_does_it_again() {
             };
             let state = rig.other.reset(reset).await.expect("sent back");
             assert_eq!(state.position(), 0);
+        }
+    }
+}
+
+/// Takes the lease away while a transaction is in the middle of its commit, which does the message at 1
+/// of 3; by a session of this level, whose snapshot is older than that.
+async fn reset_during_a_commit(rig: &Rig, theirs: &str, to: Option<Start>) -> GroupState {
+    let storage = rig.open_at(theirs).await;
+    let mut consumer = rig.consumer().await;
+    drop(next(&mut consumer).await);
+    let delivery = next(&mut consumer).await;
+    let mut tx = rig.begin().await;
+    effect(&mut tx, 1).await.unwrap();
+    delivery.commit_in(&mut tx).await.expect("it has the lease");
+    // The locks are held.
+    let check = sqlx::query("SET CONSTRAINTS ALL IMMEDIATE").execute(&mut *tx);
+    check.await.expect("it has the lease");
+    let (group, is_forced) = (group(), true);
+    let reset = Reset {
+        group,
+        to,
+        is_forced,
+    };
+    let resetting = tokio::spawn(async move { storage.reset(reset).await });
+    rig.until_one_waits().await;
+    postgres::commit(tx).await.expect("committed");
+    resetting.await.unwrap().expect("an answer")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_that_is_sent_back_during_a_commit_does_it_again() {
+    for level in LEVELS {
+        for theirs in LEVELS {
+            let rig = Rig::new(level, 3).await;
+            let sent_back = reset_during_a_commit(&rig, theirs, Some(Start::Earliest)).await;
+            for state in [sent_back, rig.state().await] {
+                let (position, acked) = (state.position(), state.progress.acked().len());
+                assert_eq!((position, acked), (0, 0), "{level} before {theirs}");
+            }
+            let mut consumer = rig.consumer().await;
+            for offset in 0..3 {
+                let delivery = next(&mut consumer).await;
+                assert_eq!(delivery.offset(), offset, "{level} before {theirs}");
+                let mut tx = rig.begin().await;
+                effect(&mut tx, offset).await.unwrap();
+                delivery.commit_in(&mut tx).await.expect("it has the lease");
+                postgres::commit(tx).await.expect("committed");
+            }
+            assert_eq!(rig.effects(), [0, 1, 1, 2], "{level} before {theirs}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_eviction_says_what_committed_before_it() {
+    for level in LEVELS {
+        for theirs in LEVELS {
+            let rig = Rig::new(level, 3).await;
+            let evicted = reset_during_a_commit(&rig, theirs, None).await;
+            for state in [evicted, rig.state().await] {
+                assert!(
+                    state.progress.acked().contains(1),
+                    "{level} before {theirs}"
+                );
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use flowstream::postgres::sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgTransaction};
 use flowstream::postgres::sqlx::{self, PgPool};
 use flowstream::storage::{
-    Claim, Group, Id, Name, Partition, PostgresOptions, PostgresStorage, Storage,
+    Claim, Group, Id, Name, Over, Partition, PostgresOptions, PostgresStorage, Storage,
 };
 use flowstream::{Consumer, Delivery, Error, Flowstream, GroupState, Message};
 
@@ -80,6 +80,20 @@ impl Rig {
         states.into_iter().next().flatten().expect("a group")
     }
 
+    /// Another process, whose sessions have this level.
+    pub(crate) async fn open_at(&self, level: &str) -> Arc<PostgresStorage> {
+        let pool = pool(&cluster().url(&self.database), level);
+        let storage = PostgresStorage::from_pool(pool, PostgresOptions::new()).await;
+        Arc::new(storage.expect("it opens"))
+    }
+
+    /// Returns once a statement waits for a lock.
+    pub(crate) async fn until_one_waits(&self) {
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'
+            AND datname = current_database()";
+        eventually(async || self.psql(waits).trim() == "1").await;
+    }
+
     /// As another process does once the lease stood still.
     pub(crate) async fn take_over(&self) -> GroupState {
         loop {
@@ -88,9 +102,9 @@ impl Rig {
             let claim = Claim {
                 group: group(),
                 owner,
-                over: Some((state.epoch, state.generation)),
+                over: Some(Over::another(state.epoch, state.generation)),
             };
-            let claimed = tokio::time::timeout(Duration::from_secs(60), self.other.claim(claim));
+            let claimed = tokio::time::timeout(Duration::from_secs(600), self.other.claim(claim));
             let claimed = claimed.await.expect("nothing keeps it waiting");
             let state = claimed.expect("a claim");
             if state.owner == Some(owner) {
@@ -117,7 +131,7 @@ pub(crate) fn pool(url: &str, level: &str) -> PgPool {
     let server: PgConnectOptions = url.parse().unwrap();
     PgPoolOptions::new()
         .max_connections(40)
-        .acquire_timeout(Duration::from_secs(60))
+        .acquire_timeout(Duration::from_secs(600))
         .connect_lazy_with(server.options([("default_transaction_isolation", level)]))
 }
 
@@ -128,18 +142,18 @@ pub(crate) async fn effect(tx: &mut PgTransaction<'_>, of: u64) -> Result<(), sq
 }
 
 pub(crate) async fn next(consumer: &mut Consumer) -> Delivery {
-    let next = tokio::time::timeout(Duration::from_secs(60), consumer.try_next());
+    let next = tokio::time::timeout(Duration::from_secs(600), consumer.try_next());
     let delivery = next
         .await
-        .expect("a delivery within a minute")
+        .expect("a delivery within ten minutes")
         .expect("no error");
     delivery.expect("it is not over")
 }
 
 pub(crate) async fn eventually(mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(120);
+    let deadline = Instant::now() + Duration::from_secs(600);
     while !holds().await {
-        assert!(Instant::now() < deadline, "not within two minutes");
+        assert!(Instant::now() < deadline, "not within ten minutes");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::{sleep, timeout};
 use crate::rig::{Bench, open_directly};
 use crate::script::{Book, Names};
 
-const BOUND: Duration = Duration::from_secs(60);
+const BOUND: Duration = Duration::from_secs(600);
 
 /// What is wrong, if anything is.
 pub(crate) async fn check(

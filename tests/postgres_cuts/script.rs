@@ -30,7 +30,7 @@ pub(crate) const MESSAGES: u64 = 10;
 /// And how many that one appends.
 pub(crate) const REMOTE: u64 = 2;
 /// What is so long under way is not waited for any more.
-pub(crate) const BOUND: Duration = Duration::from_secs(120);
+pub(crate) const BOUND: Duration = Duration::from_secs(600);
 /// A transaction that takes longer is given up by the application.
 pub(crate) const TRANSACTION: Duration = Duration::from_secs(4);
 

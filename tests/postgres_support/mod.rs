@@ -10,18 +10,24 @@
 #![allow(dead_code, unreachable_pub, reason = "not every test needs all of it")]
 
 use std::fs;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
+use port::Port;
+
+mod port;
 pub mod proxy;
 
-/// How long starting, stopping and copying may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long starting, stopping and copying may take, on a machine that is busy with other things.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// A server that does not start is tried so often, where that is possible at other ports.
+const TRIES: usize = 5;
 
 /// SQL that makes a log of one batch into one of so many more, as if they had been appended one by one,
 /// all of them so long ago that trimming may delete them.
@@ -38,7 +44,7 @@ pub fn copies_of_long_ago(more: usize) -> String {
 /// One server with its data.
 pub struct Cluster {
     directory: PathBuf,
-    port: u16,
+    port: Port,
     /// Removes the cluster once its standard input is closed.
     guard: Option<Child>,
     /// Variables of the server's environment, as `NAME=value`.
@@ -64,8 +70,8 @@ impl Cluster {
 
     /// As [`start_with`](Self::start_with), with its data below this directory.
     pub fn start_in(parent: &Path, settings: &[(&str, &str)]) -> Self {
-        let cluster = Self::create(parent, settings);
-        cluster.start();
+        let mut cluster = Self::create(parent, settings);
+        cluster.start_anywhere();
         cluster
     }
 
@@ -81,7 +87,7 @@ impl Cluster {
         cluster.environment = variables
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
-        cluster.start();
+        cluster.start_anywhere();
         cluster
     }
 
@@ -99,24 +105,23 @@ impl Cluster {
             .arg(&template)
             .arg(directory.join("data")));
         let cluster = Self {
-            port: free_port(),
+            port: Port::claim(),
             guard: Some(guard(&directory, "data", "postmaster.pid", "QUIT")),
             environment: Vec::new(),
             settings: owned(settings),
             directory,
         };
-        cluster.configure(&[]);
+        cluster.configure();
         cluster
     }
 
-    /// With its settings, and these.
-    fn configure(&self, more: &[(&str, &str)]) {
+    fn configure(&self) {
         let mut text = format!(
             "port = {}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\n",
-            self.port,
+            self.port(),
             self.directory.display()
         );
-        for (name, value) in self.settings.iter().chain(&owned(more)) {
+        for (name, value) in &self.settings {
             text += &format!("{name} = '{value}'\n");
         }
         let path = self.data().join("postgresql.auto.conf");
@@ -134,11 +139,46 @@ impl Cluster {
 
     /// The port, of TCP and in the name of the socket.
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number()
+    }
+
+    /// Starts a new server, at another port where somebody took this one.
+    fn start_anywhere(&mut self) {
+        for _ in 1..TRIES {
+            if self.try_start() {
+                return;
+            }
+            self.port = Port::claim();
+            self.configure();
+        }
+        self.start();
     }
 
     /// Starts the server after a [`stop`](Self::stop), and waits until it takes connections.
     pub fn start(&self) {
+        let starts = (0..TRIES).any(|_| self.try_start());
+        assert!(starts, "the server does not start:\n{}", self.log());
+    }
+
+    /// Whether it takes connections now; it has ended otherwise.
+    fn try_start(&self) -> bool {
+        let said_before = self.log().len();
+        self.launch();
+        let mut starts = false;
+        wait("the server starts", || {
+            starts = self.state().as_deref() == Some("ready");
+            starts || (self.pid().is_none() && self.log()[said_before..].contains("FATAL"))
+        });
+        starts
+    }
+
+    /// What the server has said so far.
+    fn log(&self) -> String {
+        let log = fs::read(self.directory.join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
+    fn launch(&self) {
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -156,9 +196,6 @@ impl Cluster {
             .stdout(log.try_clone().expect("a handle of the log"))
             .stderr(log);
         run_as_it_is(&mut command);
-        wait("the server starts", || {
-            self.state().as_deref() == Some("ready")
-        });
     }
 
     /// The id of the server's main process, while it runs.
@@ -210,7 +247,7 @@ impl Cluster {
 
     /// A URL over TCP, as this role.
     pub fn url_as(&self, role: &str, database: &str) -> String {
-        format!("postgres://{role}@127.0.0.1:{}/{database}", self.port)
+        format!("postgres://{role}@127.0.0.1:{}/{database}", self.port())
     }
 
     /// A URL over the Unix socket, as the superuser.
@@ -218,7 +255,7 @@ impl Cluster {
         let directory = self.directory.display();
         format!(
             "postgres://postgres@localhost:{}/{database}?host={directory}",
-            self.port
+            self.port()
         )
     }
 
@@ -274,16 +311,18 @@ impl Cluster {
             .arg(directory.join("data"))
             .arg("-d")
             .arg(self.url("postgres")));
-        let standby = Self {
-            port: free_port(),
+        let source = format!("user=postgres host=127.0.0.1 port={}", self.port());
+        let mut settings = self.settings.clone();
+        settings.push(("primary_conninfo".to_owned(), source));
+        let mut standby = Self {
+            port: Port::claim(),
             guard: Some(guard(&directory, "data", "postmaster.pid", "QUIT")),
             environment: Vec::new(),
-            settings: self.settings.clone(),
+            settings,
             directory,
         };
-        let source = format!("user=postgres host=127.0.0.1 port={}", self.port);
-        standby.configure(&[("primary_conninfo", &source)]);
-        standby.start();
+        standby.configure();
+        standby.start_anywhere();
         standby
     }
 
@@ -353,7 +392,7 @@ fn guard(directory: &Path, work: &str, pid_file: &str, signal: &str) -> Child {
         pid=$(head -n 1 "$work/$2" 2>/dev/null)
         if [ -n "$pid" ] && [ "$(readlink -f "/proc/$pid/cwd")" = "$work" ]; then
             kill "-$3" "$pid"
-            for _ in $(seq 300); do [ -e "/proc/$pid" ] || break; sleep 0.1; done
+            for _ in $(seq 3000); do [ -e "/proc/$pid" ] || break; sleep 0.1; done
         fi
         rm -rf "$0"
     "#;
@@ -370,7 +409,7 @@ fn guard(directory: &Path, work: &str, pid_file: &str, signal: &str) -> Child {
 
 /// A pgbouncer in transaction mode before a cluster.
 pub struct Bouncer {
-    port: u16,
+    port: Port,
     child: Child,
     guard: Child,
 }
@@ -381,14 +420,21 @@ impl Bouncer {
         let binary = ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer"]
             .into_iter()
             .find(|path| Path::new(path).exists())?;
+        let started = (0..TRIES).find_map(|_| Self::try_start(binary, cluster));
+        Some(started.expect("pgbouncer starts"))
+    }
+
+    /// `None` if it has ended, because somebody took its port.
+    fn try_start(binary: &str, cluster: &Cluster) -> Option<Self> {
         let directory = new_directory("bouncer");
-        let (port, path) = (free_port(), directory.join("pgbouncer.ini"));
+        let (port, path) = (Port::claim(), directory.join("pgbouncer.ini"));
         let settings = format!(
             "[databases]\n* = host=127.0.0.1 port={server} user=postgres\n[pgbouncer]\n\
              listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n\
              pool_mode = transaction\ndefault_pool_size = 4\nmax_client_conn = 500\n\
              server_tls_sslmode = disable\npidfile = {pid}\nignore_startup_parameters = extra_float_digits\n",
             server = cluster.port(),
+            port = port.number(),
             pid = directory.join("pid").display(),
         );
         fs::write(&path, settings).expect("the settings are written");
@@ -402,16 +448,21 @@ impl Bouncer {
             .stderr(log)
             .spawn()
             .expect("pgbouncer is started");
-        let bouncer = Self { port, child, guard };
+        let mut bouncer = Self { port, child, guard };
+        let mut starts = false;
         wait("pgbouncer starts", || {
-            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+            let has_ended = bouncer.child.try_wait().expect("a look").is_some();
+            let address = ("127.0.0.1", bouncer.port.number());
+            starts = !has_ended && std::net::TcpStream::connect(address).is_ok();
+            starts || has_ended
         });
-        Some(bouncer)
+        starts.then_some(bouncer)
     }
 
     /// A URL through the pooler.
     pub fn url(&self, database: &str) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+        let port = self.port.number();
+        format!("postgres://postgres@127.0.0.1:{port}/{database}")
     }
 }
 
@@ -503,21 +554,21 @@ fn new_directory(kind: &str) -> PathBuf {
 fn new_directory_in(parent: &Path, kind: &str) -> PathBuf {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let name = format!("flowstream-{kind}-{}-{number}", std::process::id());
+    // In another container, or after a while, somebody else has the same process id.
+    let chance = RandomState::new().build_hasher().finish() as u32;
+    let name = format!(
+        "flowstream-{kind}-{}-{number}-{chance:x}",
+        std::process::id()
+    );
     let directory = parent.join(name);
-    let _ = fs::remove_dir_all(&directory);
-    fs::create_dir_all(&directory).expect("a directory");
+    fs::create_dir_all(parent).expect("a directory");
+    fs::create_dir(&directory).expect("a directory that nobody has");
     if is_root() {
         run(Command::new("chown")
             .arg("postgres:postgres")
             .arg(&directory));
     }
     directory
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("an address").port()
 }
 
 fn parent_of(pid: u32) -> Option<u32> {
@@ -560,3 +611,19 @@ fn wait(what: &str, mut holds: impl FnMut() -> bool) {
     }
     panic!("not within {PATIENCE:?}: {what}");
 }
+
+/// Each insert of a batch fails as the one row of `public.fault` says, if there is one.
+pub(crate) const FAULTS: &str = "
+    CREATE TABLE public.fault (code text);
+    CREATE FUNCTION public.fail() RETURNS trigger LANGUAGE plpgsql AS $$
+    DECLARE
+        found text;
+    BEGIN
+        SELECT code INTO found FROM public.fault;
+        IF found IS NOT NULL THEN
+            RAISE EXCEPTION 'the server says so' USING ERRCODE = found, DETAIL = 'hunter2';
+        END IF;
+        RETURN NEW;
+    END $$;
+    CREATE TRIGGER fail BEFORE INSERT ON flowstream.batches FOR EACH ROW
+        EXECUTE FUNCTION public.fail()";

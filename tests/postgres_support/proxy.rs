@@ -84,6 +84,15 @@ impl Proxy {
         self.server.send_replace(server);
     }
 
+    /// New connections lead to another server from now on, as a balancer does it; those that are there
+    /// stay.
+    pub fn lead_new_to(&self, server: u16) {
+        self.server.send_if_modified(|port| {
+            *port = server;
+            false
+        });
+    }
+
     /// Counts from now on, and breaks this once.
     pub fn arm(&self, fault: Option<Fault>) {
         self.wire.arm(fault);

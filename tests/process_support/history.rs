@@ -4,7 +4,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 /// The longest that a test waits for anything.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The wall clock of the machine, which all processes share.
 pub fn now() -> Duration {
@@ -48,6 +48,8 @@ pub enum What {
     Error,
     /// The stream gave the error that messages are gone which it had read.
     Lost,
+    /// It knows what will happen to it.
+    Armed,
     /// What it was told to do begins now.
     Leaving,
     /// A consumer of a line has had its turn.
@@ -58,7 +60,7 @@ pub enum What {
     Gone,
 }
 
-const WORDS: [(What, &str); 15] = [
+const WORDS: [(What, &str); 16] = [
     (What::Sent, "sent"),
     (What::Active, "active"),
     (What::Standby, "standby"),
@@ -70,6 +72,7 @@ const WORDS: [(What, &str); 15] = [
     (What::Failed, "failed"),
     (What::Error, "error"),
     (What::Lost, "lost"),
+    (What::Armed, "armed"),
     (What::Leaving, "leaving"),
     (What::Left, "left"),
     (What::Answered, "answered"),

@@ -133,6 +133,8 @@ pub struct Steady {
     pub commits: u64,
     /// Writes that were neither the making of the group nor a claim nor a commit.
     pub renewals: u64,
+    /// The longest time between two commits.
+    pub longest_gap: Duration,
 }
 
 /// One owner that commits each message before it takes the next, and a standby; for so long.
@@ -163,5 +165,6 @@ pub fn steady(world: &World<'_>, lease: Duration, time: Duration) -> Result<Stea
     Ok(Steady {
         commits,
         renewals: written - commits,
+        longest_gap: story.longest_gap(),
     })
 }

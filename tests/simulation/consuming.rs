@@ -1,5 +1,6 @@
 //! Pipelines: handlers that commit, forget, hesitate and come to harm, and those that copy.
 
+use std::future::IntoFuture;
 use std::time::Duration;
 
 use flowstream::{Batch, Commit, Committing, Consumer, Delivery, Flowstream, Producer};
@@ -7,7 +8,8 @@ use futures::{FutureExt, SinkExt};
 
 use crate::history::{Event, Owner};
 use crate::producing::body;
-use crate::run::{Kind, Run, State};
+use crate::run::{Kind, Mistake, Run, State};
+use crate::world::PATIENCE;
 
 /// A pipeline for a group, for as long as its consumer is not shut down.
 #[derive(Clone)]
@@ -20,8 +22,9 @@ pub(crate) struct Pipeline {
 /// What a group does.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    /// Its place in the history.
-    pub(crate) group: usize,
+    pub(crate) number: usize,
+    /// Of all streams that are consumed.
+    pub(crate) partitions: usize,
     pub(crate) stream: &'static str,
     pub(crate) name: &'static str,
     /// Where it copies to.
@@ -29,59 +32,71 @@ pub(crate) struct Plan {
     pub(crate) lease: Duration,
     /// The lease as this process knows it.
     pub(crate) trust: Duration,
+    pub(crate) max_processing: Duration,
     pub(crate) max_attempts: Option<u32>,
+}
+
+impl Plan {
+    /// Whether a pipeline that keeps a message to itself loses its lease before all has to be done.
+    fn gives_up_soon(&self) -> bool {
+        self.max_processing < PATIENCE
+    }
 }
 
 /// The first message of a consumer that came again, or has not.
 struct Reader {
     run: Run,
-    group: usize,
+    /// The place in the history of the group at partition 0; those at the others follow.
+    first_group: usize,
     consumer: Consumer,
     number: u32,
+    /// It was told that the stream ends.
+    is_broken: bool,
 }
 
 impl Pipeline {
     pub(crate) async fn consumer(&self) -> Consumer {
         let plan = &self.plan;
-        loop {
-            let mut builder = self
+        let building = || {
+            let builder = self
                 .flow
                 .consumer(plan.stream, plan.name)
                 .lease(plan.trust)
-                .max_processing(plan.lease * 3)
+                .max_processing(plan.max_processing)
                 .drain(Duration::from_millis(700))
                 .redeliver_after(Duration::from_millis(400))
                 // A read gives few batches.
                 .prefetch(64);
-            if let Some(attempts) = plan.max_attempts {
-                builder = builder.max_attempts(attempts).dead_letters("dead");
+            match plan.max_attempts {
+                Some(attempts) => builder.max_attempts(attempts).dead_letters("dead"),
+                None => builder,
             }
-            match builder.await {
-                Ok(consumer) => return consumer,
-                Err(error) => self.run.pause(&error).await,
-            }
-        }
+            .into_future()
+        };
+        self.run.persist(building).await
     }
 
-    pub(crate) async fn consume(self, consumer: Consumer) {
-        let reader = Reader {
+    /// Until the stream ends; says whether it broke.
+    pub(crate) async fn consume(&self, consumer: Consumer, number: u32) -> bool {
+        let mut reader = Reader {
             run: self.run.clone(),
-            group: self.plan.group,
+            first_group: self.plan.number * self.plan.partitions,
             consumer,
-            number: self.run.number() as u32,
+            number,
+            is_broken: false,
         };
         if self.plan.trust > self.plan.lease {
-            let number = reader.number;
             let clocks = |it: &mut State| it.history.with_wrong_clocks.insert(number);
             self.run.with(clocks);
         }
         match self.plan.to {
-            None => self.handle(reader).await,
-            Some(to) => self.copy(reader, to).await,
+            None => self.handle(&mut reader).await,
+            Some(to) => self.copy(&mut reader, to).await,
         }
+        reader.is_broken
     }
 
-    async fn handle(&self, mut reader: Reader) {
+    async fn handle(&self, reader: &mut Reader) {
         while let Some((owner, delivery)) = reader.next().await {
             if self.run.is_calm() {
                 self.spawn_commit(owner, delivery);
@@ -97,6 +112,7 @@ impl Pipeline {
                     self.run.push(asked(owner, delivery.offset()));
                     delivery.ack();
                 }
+                13 if self.run.has(Mistake::KeepsWhatItDrops) => self.run.keep(delivery),
                 13 => self.run.count(Kind::DroppedDelivery),
                 14 | 15 => self.retry(owner, delivery),
                 16 => self.hold(owner, delivery),
@@ -145,7 +161,7 @@ impl Pipeline {
         let (run, lease) = (self.run.clone(), self.plan.lease);
         let time = lease + run.time_below(2_000);
         tokio::spawn(async move {
-            tokio::time::sleep(time).await;
+            run.time.sleep(time).await;
             commit(&run, owner, delivery).await;
         });
     }
@@ -157,24 +173,21 @@ impl Pipeline {
     }
 
     /// What comes is written to another stream, with its commit.
-    async fn copy(&self, mut reader: Reader, to: &str) {
-        let mut producer = loop {
-            match self
-                .flow
+    async fn copy(&self, reader: &mut Reader, to: &str) {
+        let building = || {
+            let messages = 1 + self.run.below(3);
+            self.flow
                 .producer(to)
-                .batch_messages(1 + self.run.below(3))
-                .await
-            {
-                Ok(producer) => break producer,
-                Err(error) => self.run.pause(&error).await,
-            }
+                .batch_messages(messages)
+                .into_future()
         };
+        let mut producer = self.run.persist(building).await;
         while let Some((owner, delivery)) = reader.next().await {
             self.run.push(asked(owner, delivery.offset()));
             let message = delivery.into_message();
             match self.run.below(3) {
-                // It leaves with the next ones, or with the consumer.
-                0 if !self.run.is_calm() => {
+                // It leaves with the next ones, or with the consumer, which is taken for stuck then.
+                0 if !self.run.is_calm() && self.plan.gives_up_soon() => {
                     let _ = producer.feed(message).await;
                 }
                 0 | 1 => {
@@ -204,10 +217,16 @@ impl Pipeline {
 impl Reader {
     async fn next(&mut self) -> Option<(Owner, Delivery)> {
         loop {
-            match self.consumer.next().await? {
+            let Some(next) = self.consumer.next().await else {
+                self.run.push(Event::Ended {
+                    consumer: self.number,
+                });
+                return None;
+            };
+            match next {
                 Ok(delivery) => {
                     let owner = Owner {
-                        group: self.group,
+                        group: self.first_group + delivery.partition() as usize,
                         consumer: self.number,
                         epoch: delivery.epoch(),
                     };
@@ -219,12 +238,23 @@ impl Reader {
                     return Some((owner, delivery));
                 }
                 Err(error) => {
-                    assert!(error.is_transient(), "{error}");
+                    self.run.expect(&error);
                     self.run.count(Kind::StreamError);
+                    if !error.is_transient() || self.run.has(Mistake::TakesErrorsForTheEnd) {
+                        self.broke();
+                    }
                     self.run.note(&"error");
                 }
             }
         }
+    }
+
+    fn broke(&mut self) {
+        self.run.count(Kind::StreamBroken);
+        self.is_broken = true;
+        self.run.push(Event::Broken {
+            consumer: self.number,
+        });
     }
 }
 
@@ -261,9 +291,10 @@ async fn commit_through(run: &Run, owner: Owner, delivery: Delivery) {
 async fn finish(run: &Run, owner: Owner, offset: u64, committing: Committing) {
     run.push(match committing.await {
         Ok(()) => Event::Committed { owner, offset },
-        Err(error) if error.is_fenced() => {
+        // One that is transient goes with the next write.
+        Err(error) if !error.in_doubt() && !error.is_transient() => {
             run.count(Kind::CommitFenced);
-            Event::Fenced { owner, offset }
+            Event::Refused { owner, offset }
         }
         Err(_) => {
             run.count(Kind::CommitUnknown);

@@ -1,11 +1,12 @@
 //! Simulation: producers, groups and copies over a storage that fails in all ways that it may, on
-//! time that is paused, in one thread, from a seed. What happened goes through the checker of
-//! histories, and the same seed does the same again.
+//! runtimes that may end, on time that passes only while nobody has anything to do, in one thread, from
+//! a seed. What happened goes through the checker of histories, and the same seed does the same again.
 //!
 //! Each run ends with all healed; then all has to be done within a bound. `FLOWSTREAM_SEEDS` says how
 //! many runs there are, `FLOWSTREAM_SOAK` for how many minutes they go on, and `FLOWSTREAM_SEED` is
 //! the one to look at.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,21 +16,26 @@ use flowstream::ManualClock;
 use flowstream::storage::{MemoryStorage, Storage};
 use history::Rule;
 use planted::{Bug, Planted};
-use run::{Counts, KINDS, Kind};
+use run::{Counts, KINDS, Kind, Mistake};
 use world::{Outcome, simulate};
 
 mod consuming;
+mod harm;
 #[path = "../history/mod.rs"]
 mod history;
+mod machine;
 #[path = "../conformance_bites/planted.rs"]
 #[allow(dead_code, reason = "most of these bugs are found elsewhere")]
 mod planted;
+mod process;
 mod producing;
 #[path = "../report/mod.rs"]
 mod report;
 mod run;
 #[path = "../support/mod.rs"]
 mod support;
+mod time;
+mod trace;
 mod world;
 
 /// What takes about 40 seconds on two processors that others use as well.
@@ -51,11 +57,16 @@ struct Sum {
     counts: Counts,
     time: Duration,
     longest_recovery: Duration,
+    /// What is wrong, and in which seeds.
+    faults: BTreeMap<String, BTreeSet<u64>>,
 }
 
 impl Sum {
-    fn add(&mut self, outcome: &Outcome) {
+    fn add(&mut self, seed: u64, outcome: &Outcome) {
         self.seeds += 1;
+        if let Some(fault) = fault_of(outcome) {
+            self.faults.entry(fault).or_default().insert(seed);
+        }
         self.events += outcome.history.events.len() as u64;
         self.counts.add(&outcome.counts);
         self.time += outcome.time;
@@ -63,25 +74,21 @@ impl Sum {
     }
 }
 
-fn check(seed: u64) -> Outcome {
-    let outcome = simulate(seed, memory);
-    if !outcome.found.is_empty() {
-        let found: String = outcome
-            .found
-            .iter()
-            .map(|found| format!("\n  {found}"))
-            .collect();
-        panic!("seed {seed}: {found}\nFLOWSTREAM_SEED={seed} shows what happened");
+/// What is wrong with a run, if anything is.
+fn fault_of(outcome: &Outcome) -> Option<String> {
+    match outcome.found.first() {
+        Some(found) => Some(format!("{:?}", found.rule)),
+        None if outcome.panics > 0 => Some("a panic".to_owned()),
+        None => None,
     }
-    assert_eq!(outcome.panics, 0, "seed {seed}");
-    outcome
 }
 
 #[test]
 fn whatever_happens_all_promises_hold() {
     if let Some(seed) = number("FLOWSTREAM_SEED") {
-        let outcome = simulate(seed, memory);
+        let outcome = simulate(seed, Mistake::None, memory);
         println!("{outcome:#?}");
+        assert_eq!(outcome.panics, 0);
         return assert_eq!(outcome.found, []);
     }
     let soak = report::soak();
@@ -100,8 +107,8 @@ fn whatever_happens_all_promises_hold() {
                     if seed >= seeds {
                         return;
                     }
-                    let outcome = check(seed);
-                    sum.lock().unwrap().add(&outcome);
+                    let outcome = simulate(seed, Mistake::None, memory);
+                    sum.lock().unwrap().add(seed, &outcome);
                 }
             });
         }
@@ -126,6 +133,11 @@ fn whatever_happens_all_promises_hold() {
         report = report.fault(&format!("simulated: {kind:?}"), count);
     }
     report.write();
+    let faults = &sum.faults;
+    assert!(
+        faults.is_empty(),
+        "FLOWSTREAM_SEED shows what happened: {faults:?}"
+    );
     let never = |kind: &&Kind| sum.counts.0[**kind as usize] == 0;
     let never: Vec<&Kind> = KINDS.iter().filter(never).collect();
     assert!(never.is_empty(), "these never happened: {never:?}");
@@ -133,10 +145,14 @@ fn whatever_happens_all_promises_hold() {
 
 #[test]
 fn the_same_seed_does_the_same_again() {
-    let traces = || -> Vec<u64> { (0..200).map(|seed| check(seed).trace).collect() };
+    let traces = || -> Vec<u64> {
+        (0..200)
+            .map(|seed| simulate(seed, Mistake::None, memory).trace)
+            .collect()
+    };
     // On a thread of its own, with other seeds before it.
     let others = std::thread::spawn(|| {
-        check(1_000);
+        simulate(1_000, Mistake::None, memory);
     });
     others.join().unwrap();
     let again = std::thread::spawn(traces);
@@ -148,32 +164,48 @@ fn the_same_seed_does_the_same_again() {
     assert_eq!(different.len(), first.len(), "each seed has its own trace");
 }
 
-/// Storages without some protection, and what has to be found then.
-const CONTROLS: &[(Bug, Rule)] = &[
-    (Bug::SwallowsAppends, Rule::Lost),
-    (Bug::ForgetsIds, Rule::Doubled),
-    (Bug::SettlesWithoutRefusing, Rule::Doubled),
-    (Bug::IgnoresTheOrder, Rule::Reordered),
-    (Bug::IgnoresTheFence, Rule::ZombieCommit),
-    (Bug::IgnoresTheFenceOfAppends, Rule::NotExactlyOnce),
-    (Bug::LosesTheCommitsOfAppends, Rule::NotExactlyOnce),
-    (Bug::DropsCommits, Rule::DeliveredAfterCommit),
-    (Bug::ReplacesProgress, Rule::PositionBack),
-    (Bug::SkipsAMessage, Rule::Skipped),
+/// Storages without some protection, or callers who do not do as they should, and what has to be found then.
+const CONTROLS: &[(Bug, Mistake, Rule)] = &[
+    (Bug::SwallowsAppends, Mistake::None, Rule::Lost),
+    (Bug::ForgetsIds, Mistake::None, Rule::Doubled),
+    (Bug::SettlesWithoutRefusing, Mistake::None, Rule::Doubled),
+    (Bug::IgnoresTheOrder, Mistake::None, Rule::Reordered),
+    (Bug::IgnoresTheFence, Mistake::None, Rule::ZombieCommit),
+    (
+        Bug::IgnoresTheFenceOfAppends,
+        Mistake::None,
+        Rule::NotExactlyOnce,
+    ),
+    (
+        Bug::LosesTheCommitsOfAppends,
+        Mistake::None,
+        Rule::NotExactlyOnce,
+    ),
+    (Bug::DropsCommits, Mistake::None, Rule::DeliveredAfterCommit),
+    (Bug::ReplacesProgress, Mistake::None, Rule::PositionBack),
+    (Bug::SkipsAMessage, Mistake::None, Rule::Skipped),
+    (Bug::DeniesCommits, Mistake::None, Rule::DoneThoughRefused),
+    (Bug::None, Mistake::CountsAllAttempts, Rule::LateAnswer),
+    (Bug::None, Mistake::KeepsWhatItDrops, Rule::Stuck),
+    (Bug::None, Mistake::ShutsDownInSecret, Rule::EndedAlone),
+    (Bug::None, Mistake::TakesErrorsForTheEnd, Rule::WentOn),
 ];
 
 #[test]
 fn without_a_protection_the_checker_finds_what_goes_wrong() {
-    for (bug, rule) in CONTROLS {
+    for (bug, mistake, rule) in CONTROLS {
         let mut seeds = 0..5_000;
         let is_found = |seed: u64| {
             let planted =
                 || -> Arc<dyn Storage> { Arc::new(Planted::new(*bug, ManualClock::new())) };
-            let outcome = simulate(seed, planted);
+            let outcome = simulate(seed, *mistake, planted);
             outcome.found.iter().any(|found| found.rule == *rule)
         };
         let seed = seeds.find(|seed| is_found(*seed));
-        println!("{bug:?}: {rule:?} in seed {seed:?}");
-        assert!(seed.is_some(), "{bug:?}: {rule:?} is not found");
+        println!("{bug:?}, {mistake:?}: {rule:?} in seed {seed:?}");
+        assert!(
+            seed.is_some(),
+            "{bug:?}, {mistake:?}: {rule:?} is not found"
+        );
     }
 }

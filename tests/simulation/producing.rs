@@ -1,10 +1,13 @@
 //! Producers: they feed, send and append, are interrupted, give up and go on.
 
-use flowstream::{Batch, Error, Flowstream, Message, Producer};
+use std::future::IntoFuture;
+use std::time::Duration;
+
+use flowstream::{Appended, Batch, Error, Flowstream, Message, Producer};
 use futures::SinkExt;
 
 use crate::history::Event;
-use crate::run::{Kind, Run};
+use crate::run::{Kind, LONGEST_CALL, Mistake, Run};
 use crate::support::poll_at_most;
 
 /// A producer with what it gave away and was not told of.
@@ -15,14 +18,19 @@ struct Sender {
     pending: Vec<u64>,
 }
 
+/// More than two of its buffers take.
+const BURST: usize = 7;
+
 /// Sends so many messages, and sees to it that all are written that it has not given up.
 pub(crate) async fn produce(run: Run, flow: Flowstream, number: u32, count: usize) {
-    let producer = loop {
-        // With a small buffer some leave without a flush.
-        match flow.producer("in").batch_messages(2 + run.below(4)).await {
-            Ok(producer) => break producer,
-            Err(error) => run.pause(&error).await,
-        }
+    // With a small buffer some leave without a flush.
+    let producer = {
+        let building = || {
+            flow.producer("in")
+                .batch_messages(1 + run.below(4))
+                .into_future()
+        };
+        run.persist(building).await
     };
     let mut sender = Sender {
         run,
@@ -34,11 +42,13 @@ pub(crate) async fn produce(run: Run, flow: Flowstream, number: u32, count: usiz
     while left > 0 {
         sender.run.sleep_below(600).await;
         let some = left.min(1 + sender.run.below(3));
-        match sender.run.below(10) {
+        match sender.run.below(12) {
             0..3 => sender.feed(some).await,
             3..6 => sender.send(some).await,
             6..8 => sender.append(some).await,
             8 => sender.append_and_drop(some).await,
+            // Several buffers are under way.
+            9 | 10 => sender.send(BURST).await,
             _ => sender.take_back().await,
         }
         left -= some;
@@ -46,6 +56,48 @@ pub(crate) async fn produce(run: Run, flow: Flowstream, number: u32, count: usiz
     while !sender.flush().await {
         sender.run.sleep_below(200).await;
     }
+}
+
+/// One of many who append a message each while the storage is away. Each of them is answered in time,
+/// however many wait: within its budget, and the time of what is under way before it, of the look whether
+/// it landed before, and of one attempt.
+pub(crate) async fn wait_in_line(run: Run, flow: Flowstream, number: u32, budget: Duration) {
+    let within = budget + Duration::from_millis(3 * LONGEST_CALL as u64);
+    let building = || flow.producer("in").into_future();
+    let producer = run.persist(building).await;
+    let mut sender = Sender {
+        run,
+        number,
+        producer,
+        pending: Vec::new(),
+    };
+    let mut batch = Batch::from(sender.unit(1));
+    let message = body(&batch.messages()[0]);
+    let mut began = sender.run.elapsed();
+    loop {
+        let result = sender.producer.append(batch).await;
+        let took = sender.run.elapsed() - began;
+        sender.run.push(Event::Answered {
+            message,
+            took,
+            within,
+        });
+        let mut error = match result {
+            Ok(appended) => return sender.appended(vec![message], &appended),
+            Err(error) => error,
+        };
+        sender.failed(&error);
+        batch = error.take_unsent().expect("the batch");
+        sender.run.sleep_below(1_000).await;
+        if !sender.run.has(Mistake::CountsAllAttempts) {
+            began = sender.run.elapsed();
+        }
+    }
+}
+
+/// One of a few keys, so that it has its place in one of the partitions.
+fn keyed(message: u64) -> Message {
+    Message::new(message.to_string()).with_key((message % 7).to_string())
 }
 
 pub(crate) fn body(message: &Message) -> u64 {
@@ -61,7 +113,7 @@ impl Sender {
             message,
             unit,
         });
-        message.to_string().into()
+        keyed(message)
     }
 
     fn unit(&self, count: usize) -> Vec<Message> {
@@ -105,7 +157,7 @@ impl Sender {
     }
 
     fn failed(&self, error: &Error) {
-        assert!(error.is_transient(), "{error}");
+        self.run.expect(error);
         self.run.count(match error.in_doubt() {
             true => Kind::AppendInDoubt,
             false => Kind::AppendFailed,
@@ -122,28 +174,29 @@ impl Sender {
         loop {
             let messages: Vec<u64> = batch.messages().iter().map(body).collect();
             match self.producer.append(batch).await {
-                Ok(appended) => {
-                    let places = appended
-                        .offsets()
-                        .iter()
-                        .flat_map(|row| row.offsets.clone());
-                    for (message, offset) in messages.into_iter().zip(places) {
-                        self.run.push(Event::Acked {
-                            message,
-                            place: Some((0, offset)),
-                        });
-                    }
-                    return;
-                }
+                Ok(appended) => return self.appended(messages, &appended),
                 Err(mut error) => {
                     self.failed(&error);
                     self.run.pause(&error).await;
                     batch = error.take_unsent().expect("the batch");
+                    assert_eq!(batch.len(), messages.len(), "all of the batch");
                 }
             }
             if self.run.chance(give_up) {
                 return self.give_up(&batch);
             }
+        }
+    }
+
+    /// Where all went to one partition, it is known which went where.
+    fn appended(&self, messages: Vec<u64>, appended: &Appended) {
+        let place = |at: usize| match appended.offsets() {
+            [row] => Some((row.partition as usize, row.offsets.start + at as u64)),
+            _ => None,
+        };
+        for (at, message) in messages.into_iter().enumerate() {
+            let place = place(at);
+            self.run.push(Event::Acked { message, place });
         }
     }
 
@@ -180,7 +233,7 @@ impl Sender {
 
     /// Takes back what is not written, and appends it by hand, or leaves it.
     async fn take_back(&mut self) {
-        let batches = self.producer.take_unsent();
+        let batches = self.producer.take_unsent().await;
         let keeps = self.run.chance(50);
         for batch in batches {
             self.run.count(Kind::TakenBack);

@@ -1,15 +1,22 @@
 //! What all that takes part in a run shares: randomness, the history, the trace, and what is counted.
 
+use std::any::Any;
 use std::hash::{Hash, Hasher};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use flowstream::Error;
 use flowstream::storage::Notification;
-use tokio::time::Instant;
+use flowstream::{Clock, Delivery, Error, Result};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::task::JoinHandle;
 
 use crate::history::{Event, History, Owner};
-use crate::support::{Call, Dice, Fault, Random};
+use crate::machine::{Machine, Room};
+use crate::support::{Call, Dice, Fault, PANICS, Random};
+use crate::time::Time;
+use crate::trace::Trace;
 
 /// What happens to a run, and what comes of it. Each has to happen in some.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +29,7 @@ pub(crate) enum Kind {
     AppliedLate,
     /// Applied behind a call that began later.
     Overtaken,
+    Panicked,
     NotificationLost,
     // What is done to processes.
     Killed,
@@ -30,6 +38,8 @@ pub(crate) enum Kind {
     TrustsTooLong,
     ShutDown,
     DroppedConsumer,
+    RuntimeEnded,
+    CrowdInOutage,
     // What pipelines do.
     DroppedDelivery,
     Retry,
@@ -47,15 +57,17 @@ pub(crate) enum Kind {
     DeliveredAgain,
     MovedAway,
     StreamError,
+    StreamBroken,
 }
 
-pub(crate) const KINDS: [Kind; 28] = [
+pub(crate) const KINDS: [Kind; 32] = [
     Kind::FailedBefore,
     Kind::AnswerLost,
     Kind::InDoubtNotApplied,
     Kind::Slow,
     Kind::AppliedLate,
     Kind::Overtaken,
+    Kind::Panicked,
     Kind::NotificationLost,
     Kind::Killed,
     Kind::CutOff,
@@ -63,6 +75,8 @@ pub(crate) const KINDS: [Kind; 28] = [
     Kind::TrustsTooLong,
     Kind::ShutDown,
     Kind::DroppedConsumer,
+    Kind::RuntimeEnded,
+    Kind::CrowdInOutage,
     Kind::DroppedDelivery,
     Kind::Retry,
     Kind::HeldForLong,
@@ -78,7 +92,25 @@ pub(crate) const KINDS: [Kind; 28] = [
     Kind::DeliveredAgain,
     Kind::MovedAway,
     Kind::StreamError,
+    Kind::StreamBroken,
 ];
+
+/// What callers of a run do wrong, to show that it is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mistake {
+    None,
+    /// As if one answer took the time of all attempts.
+    CountsAllAttempts,
+    /// What it drops is still held by somebody.
+    KeepsWhatItDrops,
+    /// Nobody is told of a shutdown.
+    ShutsDownInSecret,
+    /// It takes any error for the end.
+    TakesErrorsForTheEnd,
+}
+
+/// No call takes longer, in milliseconds, but where its process is cut off.
+pub(crate) const LONGEST_CALL: usize = 2_560;
 
 /// How often each kind was there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -94,16 +126,28 @@ impl Counts {
 
 /// Clones share it.
 #[derive(Clone)]
-pub(crate) struct Run(Arc<Mutex<State>>);
+pub(crate) struct Run {
+    state: Arc<Mutex<State>>,
+    pub(crate) time: Time,
+    pub(crate) machine: Machine,
+    /// The runtime that is there until the end.
+    pub(crate) home: Room,
+}
 
 pub(crate) struct State {
     pub(crate) random: Random,
     pub(crate) history: History,
     pub(crate) counts: Counts,
     trace: Trace,
-    began: Instant,
     /// Of a thousand calls, so many go wrong.
     rate: usize,
+    /// Whether drivers panic.
+    has_panics: bool,
+    pub(crate) mistake: Mistake,
+    /// Held until the end.
+    kept: Vec<Delivery>,
+    /// Whether a consumer has several partitions.
+    pub(crate) has_lanes: bool,
     /// Nothing goes wrong any more.
     is_calm: bool,
     calls: u64,
@@ -113,27 +157,44 @@ pub(crate) struct State {
 }
 
 impl Run {
-    /// Inside of a runtime whose time is paused.
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, mistake: Mistake) -> Self {
         let mut random = Random::new(seed);
         let rates = [0, 20, 100, 250];
         let rate = rates[random.below(rates.len())];
-        Self(Arc::new(Mutex::new(State {
+        let state = State {
+            has_panics: random.one_in(4),
             random,
             history: History::default(),
             counts: Counts::default(),
             trace: Trace::new(),
-            began: Instant::now(),
             rate,
+            mistake,
+            kept: Vec::new(),
+            has_lanes: false,
             is_calm: false,
             calls: 0,
             applied: 0,
             numbers: 0,
-        })))
+        };
+        let machine = Machine::default();
+        Self {
+            state: Arc::new(Mutex::new(state)),
+            time: Time::default(),
+            home: machine.open(),
+            machine,
+        }
     }
 
     pub(crate) fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
-        work(&mut self.0.lock().unwrap())
+        work(&mut self.state.lock().unwrap())
+    }
+
+    /// A task that no end of a runtime takes along.
+    pub(crate) fn spawn<F>(&self, task: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        self.home.handle().spawn(task)
     }
 
     pub(crate) fn below(&self, bound: usize) -> usize {
@@ -150,14 +211,35 @@ impl Run {
     }
 
     pub(crate) async fn sleep_below(&self, millis: usize) {
-        tokio::time::sleep(self.time_below(millis)).await;
+        self.time.sleep(self.time_below(millis)).await;
     }
 
     /// Before a call is made again: time passes only while nobody has anything to do.
     pub(crate) async fn pause(&self, error: &Error) {
-        assert!(error.is_transient(), "{error}");
+        self.expect(error);
         self.note(&"again");
         self.sleep_below(200).await;
+    }
+
+    /// Calls until it succeeds, also where the driver panics in the hands of the caller.
+    pub(crate) async fn persist<T, F>(&self, mut call: impl FnMut() -> F) -> T
+    where
+        F: Future<Output = Result<T>>,
+    {
+        loop {
+            match AssertUnwindSafe(call()).catch_unwind().await {
+                Ok(Ok(value)) => return value,
+                Ok(Err(error)) => self.pause(&error).await,
+                Err(panic) if is_planted(&*panic) => self.sleep_below(200).await,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+    }
+
+    /// Errors say that the storage cannot be reached; or that something died, where something may.
+    pub(crate) fn expect(&self, error: &Error) {
+        let may_die = self.with(|it| it.has_panics || it.count_of(Kind::RuntimeEnded) > 0);
+        assert!(error.is_transient() || may_die, "{error}");
     }
 
     /// A number that nothing else in this run has.
@@ -173,8 +255,9 @@ impl Run {
     }
 
     pub(crate) fn push(&self, event: Event) {
+        let now = self.time.now();
         self.with(|it| {
-            it.note(&event);
+            it.note(now, &event);
             it.history.events.push(event);
         });
     }
@@ -187,9 +270,19 @@ impl Run {
         });
     }
 
+    pub(crate) fn has(&self, mistake: Mistake) -> bool {
+        self.with(|it| it.mistake == mistake)
+    }
+
+    /// Holds it until the end.
+    pub(crate) fn keep(&self, delivery: Delivery) {
+        self.with(|it| it.kept.push(delivery));
+    }
+
     /// Leaves something in the trace.
     pub(crate) fn note(&self, what: &impl Hash) {
-        self.with(|it| it.note(what));
+        let now = self.time.now();
+        self.with(|it| it.note(now, what));
     }
 
     pub(crate) fn calm_down(&self) {
@@ -201,7 +294,7 @@ impl Run {
     }
 
     pub(crate) fn elapsed(&self) -> Duration {
-        self.with(|it| it.began.elapsed())
+        self.time.now()
     }
 
     pub(crate) fn trace(&self) -> u64 {
@@ -214,8 +307,12 @@ impl State {
         self.counts.0[kind as usize] += 1;
     }
 
-    fn note(&mut self, what: &impl Hash) {
-        self.began.elapsed().as_micros().hash(&mut self.trace);
+    pub(crate) fn count_of(&self, kind: Kind) -> u64 {
+        self.counts.0[kind as usize]
+    }
+
+    fn note(&mut self, now: Duration, what: &impl Hash) {
+        now.as_micros().hash(&mut self.trace);
         what.hash(&mut self.trace);
     }
 }
@@ -227,7 +324,11 @@ impl Dice for Run {
                 return None;
             }
             let mut time = |millis| Duration::from_millis(it.random.below(millis) as u64);
-            let (short, long) = (time(60), time(2_500));
+            let (short, long) = (time(60), time(LONGEST_CALL - 60));
+            if it.has_panics && it.random.one_in(8) {
+                let faults = [Fault::Panic, Fault::PanicAfter];
+                return Some(*it.random.pick(&faults));
+            }
             let is_write = matches!(
                 call,
                 Call::Append | Call::Settle | Call::Claim | Call::Commit | Call::Release
@@ -245,14 +346,16 @@ impl Dice for Run {
     }
 
     fn begins(&self, call: Call, fault: Option<Fault>) -> u64 {
+        let now = self.time.now();
         self.with(|it| {
-            it.note(&(call, fault));
+            it.note(now, &(call, fault));
             let kind = match fault {
                 Some(Fault::Fail) => Some(Kind::FailedBefore),
                 Some(Fault::Lose) => Some(Kind::AnswerLost),
                 Some(Fault::Doubt) => Some(Kind::InDoubtNotApplied),
                 Some(Fault::Slow(..)) => Some(Kind::Slow),
                 Some(Fault::LateBy(_)) => Some(Kind::AppliedLate),
+                Some(Fault::Panic | Fault::PanicAfter) => Some(Kind::Panicked),
                 _ => None,
             };
             if let Some(kind) = kind {
@@ -264,8 +367,9 @@ impl Dice for Run {
     }
 
     fn applies(&self, number: u64) {
+        let now = self.time.now();
         self.with(|it| {
-            it.note(&number);
+            it.note(now, &number);
             if number < it.applied {
                 it.count(Kind::Overtaken);
             }
@@ -282,48 +386,26 @@ impl Dice for Run {
             is_lost
         })
     }
-}
 
-/// FNV-1a over all that happened, with its time.
-struct Trace(u64);
+    /// Which of those who wait together for a consumer to be polled or to end goes on first is decided by
+    /// chance inside of tokio. So what they ask for arrives in the order of their partitions.
+    fn transit(&self, partition: u32) -> Option<BoxFuture<'static, ()>> {
+        let time = Duration::from_micros(1 + u64::from(partition));
+        let has_lanes = self.with(|it| it.has_lanes);
+        has_lanes.then(|| -> BoxFuture<'static, ()> { Box::pin(self.time.sleep(time)) })
+    }
 
-impl Trace {
-    fn new() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
+    fn serve(&self, work: BoxFuture<'static, ()>) {
+        self.spawn(work);
+    }
+
+    fn sleep(&self, time: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(self.time.sleep(time))
     }
 }
 
-impl Hasher for Trace {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-
-    // One step a number: a debug build runs many of them.
-    fn write_u64(&mut self, number: u64) {
-        self.0 = (self.0 ^ number)
-            .wrapping_mul(0x0100_0000_01b3)
-            .rotate_left(23);
-    }
-
-    fn write_u128(&mut self, number: u128) {
-        self.write_u64(number as u64);
-    }
-
-    fn write_usize(&mut self, number: usize) {
-        self.write_u64(number as u64);
-    }
-
-    fn write_isize(&mut self, number: isize) {
-        self.write_u64(number as u64);
-    }
-
-    fn write_u32(&mut self, number: u32) {
-        self.write_u64(number.into());
-    }
+/// Whether a driver was told to panic so.
+pub(crate) fn is_planted(panic: &(dyn Any + Send)) -> bool {
+    let text = panic.downcast_ref::<String>();
+    text.is_some_and(|text| text.ends_with(PANICS))
 }

@@ -2,18 +2,20 @@
 
 use std::cell::Cell;
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, Once};
+use std::ops::Range;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
+use flowstream::Options;
 use flowstream::storage::{Group, Name, Partition, Read, Start, Storage};
-use flowstream::{Control, Flowstream, Options};
 use tokio::task::JoinHandle;
 
 use crate::consuming::{Pipeline, Plan};
 use crate::history::{Event, Forward, History, Log, Seen, Violation};
+use crate::process::{Consuming, Process};
 use crate::producing::{body, produce};
-use crate::run::{Counts, Kind, Run};
-use crate::support::{Fault, Faulty};
+use crate::run::{Counts, Kind, Mistake, Run, is_planted};
+use crate::support::Faulty;
 
 /// What a run came to.
 #[derive(Debug)]
@@ -32,26 +34,24 @@ pub(crate) struct Outcome {
 }
 
 /// All is done so long after all was healed.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Longer than any call is late.
 const LATE: Duration = Duration::from_secs(3);
 
 /// One seed, over an empty storage.
-pub(crate) fn simulate(seed: u64, storage: impl FnOnce() -> Arc<dyn Storage>) -> Outcome {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("a runtime");
+pub(crate) fn simulate(
+    seed: u64,
+    mistake: Mistake,
+    storage: impl FnOnce() -> Arc<dyn Storage>,
+) -> Outcome {
     count_panics();
     let before = PANICS.get();
-    let mut outcome = runtime.block_on(async {
-        let world = World::new(seed, storage()).await;
-        world.run().await
-    });
-    // With it goes what still runs.
-    drop(runtime);
+    let run = Run::new(seed, mistake);
+    let (machine, time, storage) = (run.machine.clone(), run.time.clone(), storage());
+    let home = run.home.clone();
+    let world = async { World::new(run, storage).await.run().await };
+    let mut outcome = machine.run(&time, home.handle().spawn(world));
     outcome.panics = PANICS.get() - before;
     outcome
 }
@@ -60,50 +60,47 @@ thread_local! {
     static PANICS: Cell<u64> = const { Cell::new(0) };
 }
 
+/// Of those that nobody planted.
 fn count_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            PANICS.set(PANICS.get() + 1);
-            before(info);
+            if !is_planted(info.payload()) {
+                PANICS.set(PANICS.get() + 1);
+                before(info);
+            }
         }));
     });
 }
 
-struct World {
-    run: Run,
+pub(crate) struct World {
+    pub(crate) run: Run,
     storage: Arc<dyn Storage>,
-    plans: Vec<Plan>,
-    logs: Vec<&'static str>,
-    processes: Vec<Process>,
-    producers: Vec<JoinHandle<()>>,
-}
-
-/// A process: what it is killed or cut off with. Each has one consumer at most: where several watch
-/// one partition, tokio decides by chance which of them is woken first.
-struct Process {
-    faulty: Faulty,
-    consuming: Option<Consuming>,
-}
-
-struct Consuming {
-    pipeline: Pipeline,
-    control: Arc<Mutex<Option<Control>>>,
-    task: JoinHandle<()>,
+    pub(crate) plans: Vec<Plan>,
+    partitions: usize,
+    /// Things go wrong until then.
+    pub(crate) until: Duration,
+    pub(crate) processes: Vec<Process>,
+    pub(crate) producers: Vec<JoinHandle<()>>,
 }
 
 impl World {
-    async fn new(seed: u64, storage: Arc<dyn Storage>) -> Self {
-        let run = Run::new(seed);
+    async fn new(run: Run, storage: Arc<dyn Storage>) -> Self {
         let lease = Duration::from_millis([400, 1_000, 2_000][run.below(3)]);
-        let plan = |group, stream, name, to| Plan {
-            group,
+        let partitions = 1 + run.below(2);
+        // With the longer one nothing but the delivery of what was dropped helps a group.
+        let max_processing = [lease * 3, PATIENCE * 10][run.below(2)];
+        run.with(|it| it.has_lanes = partitions > 1);
+        let plan = |number, stream, name, to| Plan {
+            number,
+            partitions,
             stream,
             name,
             to,
             lease,
             trust: lease,
+            max_processing,
             max_attempts: None,
         };
         let mut plans = vec![plan(0, "in", "work", None)];
@@ -117,10 +114,11 @@ impl World {
             plans[0].max_attempts = Some(2);
         }
         let mut world = Self {
+            until: Duration::from_secs(2 + run.below(5) as u64),
             run,
             storage,
             plans,
-            logs: vec!["in", "out", "dead"],
+            partitions,
             processes: Vec::new(),
             producers: Vec::new(),
         };
@@ -130,13 +128,12 @@ impl World {
 
     /// Streams and groups, before anything can go wrong.
     async fn prepare(&mut self) {
-        for log in &self.logs {
-            let name = Name::new(*log).expect("a name");
-            let created = self.storage.create_stream(&name, None).await;
-            created.expect("a stream");
+        for (stream, partitions) in self.streams() {
+            let name = Name::new(stream).expect("a name");
+            let created = self.storage.create_stream(&name, Some(partitions));
+            created.await.expect("a stream");
         }
-        for plan in &self.plans {
-            let group = group(plan);
+        for group in self.groups() {
             let created = self.storage.create_group(&group, Start::Earliest).await;
             created.expect("a group");
         }
@@ -145,36 +142,61 @@ impl World {
                 self.start(plan.clone());
             }
         }
-        let mut number = 0;
         for _ in 0..1 + self.run.below(2) {
-            let flow = self.process(None);
+            let at = match self.run.chance(50) {
+                true => self.run.below(self.processes.len()),
+                false => self.process(None),
+            };
+            self.processes[at].is_needed = true;
             for _ in 0..1 + self.run.below(2) {
-                let count = 2 + self.run.below(5);
-                let producing = produce(self.run.clone(), flow.clone(), number, count);
-                self.producers.push(tokio::spawn(producing));
-                number += 1;
+                let flow = self.processes[at].flow.clone();
+                let (number, count) = (self.producers.len() as u32, 2 + self.run.below(5));
+                let producing = produce(self.run.clone(), flow, number, count);
+                self.producers.push(self.run.spawn(producing));
             }
         }
     }
 
-    /// Another process.
-    fn process(&mut self, consuming: Option<(Plan, Duration)>) -> Flowstream {
+    /// With their partitions, in the order in which they stand in the history.
+    fn streams(&self) -> [(&'static str, u32); 3] {
+        let partitions = self.partitions as u32;
+        [("in", partitions), ("out", partitions), ("dead", 1)]
+    }
+
+    /// In the order in which they stand in the history.
+    fn groups(&self) -> Vec<Group> {
+        let plans = self.plans.iter();
+        let groups = plans.flat_map(|plan| (0..self.partitions).map(|index| group(plan, index)));
+        groups.collect()
+    }
+
+    /// Another process; gives its place.
+    fn process(&mut self, consuming: Option<(Plan, Duration)>) -> usize {
         let faulty = Faulty::with_dice(self.storage.clone(), Arc::new(self.run.clone()));
         // In every other process two appends may be under way at once.
         faulty.deepen(1 + self.run.below(2));
         let budget = Duration::from_millis([0, 200, 2_000][self.run.below(3)]);
-        let options = Options::new().retry_for(budget);
+        let options = Options::new()
+            .retry_for(budget)
+            .clock(self.run.time.clone());
         let flow = options.open_storage(Arc::new(faulty.clone()));
+        let room = (consuming.is_some() && self.run.chance(30)).then(|| self.run.machine.open());
         let consuming = consuming.map(|(plan, after)| {
-            let run = self.run.clone();
-            let flow = flow.clone();
-            Consuming::start(Pipeline { run, flow, plan }, after)
+            let (run, flow) = (self.run.clone(), flow.clone());
+            Consuming::start(Pipeline { run, flow, plan }, room.as_ref(), after)
         });
-        self.processes.push(Process { faulty, consuming });
-        flow
+        self.processes.push(Process {
+            flow,
+            faulty,
+            budget,
+            consuming,
+            room,
+            is_needed: false,
+        });
+        self.processes.len() - 1
     }
 
-    fn start(&mut self, mut plan: Plan) {
+    pub(crate) fn start(&mut self, mut plan: Plan) {
         if !self.run.is_calm() && self.run.chance(30) {
             // As if its clock went too slowly: it does not notice that others took it for dead.
             self.run.count(Kind::TrustsTooLong);
@@ -185,8 +207,7 @@ impl World {
     }
 
     async fn run(mut self) -> Outcome {
-        let until = Duration::from_secs(2 + self.run.below(5) as u64);
-        while self.run.elapsed() < until {
+        while self.run.elapsed() < self.until {
             self.run.sleep_below(1_200).await;
             self.look().await;
             self.harm();
@@ -196,78 +217,12 @@ impl World {
         self.finish(recovery).await
     }
 
-    /// Something happens to one of the processes that consume.
-    fn harm(&mut self) {
-        let consuming = self.processes.iter_mut().enumerate();
-        let mut consuming = consuming.filter(|(_, process)| process.consuming.is_some());
-        let count = consuming.by_ref().count();
-        if count == 0 {
-            return;
-        }
-        let which = self.run.below(count);
-        let consuming = self.processes.iter().enumerate();
-        let mut consuming = consuming.filter(|(_, process)| process.consuming.is_some());
-        let (at, _) = consuming.nth(which).expect("so many");
-        match self.run.below(8) {
-            0 | 1 => self.kill(at),
-            2 | 3 => self.cut(at, Fault::Hold, Kind::CutOff),
-            4 => self.cut(at, Fault::Fail, Kind::Refused),
-            5 => self.shut_down(at),
-            6 => self.drop_consumer(at),
-            _ => {}
-        }
-    }
-
-    /// Nothing is heard of it any more, but what is under way may arrive.
-    fn kill(&mut self, at: usize) {
-        self.run.count(Kind::Killed);
-        let process = self.processes.swap_remove(at);
-        process.faulty.set_all(Fault::Hold);
-        if let Some(consuming) = process.consuming {
-            consuming.task.abort();
-            let Plan { group, .. } = consuming.pipeline.plan;
-            self.start(self.plans[group].clone());
-        }
-    }
-
-    /// Its calls do not arrive for a while; those that wait arrive then, or are refused.
-    fn cut(&mut self, at: usize, fault: Fault, kind: Kind) {
-        self.run.count(kind);
-        let process = &self.processes[at];
-        let faulty = process.faulty.clone();
-        faulty.set_all(fault);
-        let time = self.run.time_below(4_000);
-        tokio::spawn(async move {
-            tokio::time::sleep(time).await;
-            faulty.heal();
-        });
-    }
-
-    fn shut_down(&mut self, at: usize) {
-        if let Some(consuming) = &mut self.processes[at].consuming {
-            let control = consuming.control.lock().unwrap().take();
-            let Some(control) = control else { return };
-            self.run.count(Kind::ShutDown);
-            drop(control.shutdown());
-            consuming.again(self.run.time_below(500));
-        }
-    }
-
-    fn drop_consumer(&mut self, at: usize) {
-        if let Some(consuming) = &mut self.processes[at].consuming {
-            self.run.count(Kind::DroppedConsumer);
-            consuming.task.abort();
-            consuming.again(self.run.time_below(500));
-        }
-    }
-
     async fn look(&self) {
-        let groups: Vec<Group> = self.plans.iter().map(group).collect();
-        let states = self.storage.observe(&groups).await.expect("a look");
-        for (plan, state) in self.plans.iter().zip(states) {
+        let states = self.storage.observe(&self.groups()).await.expect("a look");
+        for (group, state) in states.into_iter().enumerate() {
             let state = state.expect("a group");
             self.run.push(Event::Seen(Seen {
-                group: plan.group,
+                group,
                 epoch: state.epoch,
                 position: state.progress.position(),
                 acked: state.progress.acked().iter().collect(),
@@ -282,12 +237,22 @@ impl World {
             process.faulty.heal();
         }
         for plan in self.plans.clone() {
-            self.start(plan);
+            if !self.has_consumer(&plan) || self.run.chance(50) {
+                self.start(plan);
+            }
         }
         for producer in std::mem::take(&mut self.producers) {
             producer.await.expect("a producer that did not panic");
         }
-        tokio::time::sleep(LATE).await;
+        self.run.time.sleep(LATE).await;
+    }
+
+    /// Whether somebody consumes for it, and whether that is somebody who takes over in time.
+    fn has_consumer(&self, plan: &Plan) -> bool {
+        self.processes.iter().any(|process| {
+            let plans = process.consuming.as_ref().map(|it| &it.pipeline.plan);
+            plans.is_some_and(|it| it.number == plan.number && it.trust == it.lease)
+        })
     }
 
     /// Waits until all groups are at the end, and gives the time that it took.
@@ -298,45 +263,52 @@ impl World {
             if self.is_drained().await || took > PATIENCE {
                 return took;
             }
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            self.run.time.sleep(Duration::from_millis(200)).await;
         }
     }
 
     async fn is_drained(&self) -> bool {
-        let groups: Vec<Group> = self.plans.iter().map(group).collect();
-        let states = self.storage.observe(&groups).await.expect("a look");
+        let states = self.storage.observe(&self.groups()).await.expect("a look");
         states.iter().flatten().all(|state| state.lag() == 0)
     }
 
     async fn finish(self, recovery: Duration) -> Outcome {
         self.look().await;
         let mut logs = Vec::new();
-        for name in &self.logs {
-            logs.push(self.log(name).await);
+        for (stream, partitions) in self.streams() {
+            for index in 0..partitions {
+                logs.push(self.log(stream, index).await);
+            }
         }
-        let groups = self.plans.iter().map(|plan| crate::history::Group {
-            name: plan.name.to_owned(),
-            log: usize::from(plan.stream == "out"),
-            start: 0,
+        let count = self.partitions;
+        let groups = self.plans.iter().flat_map(|plan| {
+            let first = if plan.stream == "out" { count } else { 0 };
+            (first..first + count).map(|log| crate::history::Group {
+                name: format!("{} of {}", plan.name, logs[log].name),
+                log,
+                start: 0,
+            })
         });
-        let forward = |group, to, is_whole| Forward {
-            groups: vec![group],
-            to: vec![to],
+        let groups: Vec<_> = groups.collect();
+        let forward = |plan, to: Range<usize>, is_whole| Forward {
+            groups: (plan * count..(plan + 1) * count).collect(),
+            to: to.collect(),
             is_whole,
         };
-        let mut forwards = vec![forward(0, 2, false)];
+        let dead = 2 * count;
+        let mut forwards = vec![forward(0, dead..dead + 1, false)];
         if self.plans.len() > 1 {
-            forwards.push(forward(1, 1, true));
+            forwards.push(forward(1, count..dead, true));
         }
         let (found, mut counts) = self.run.with(|it| {
             let found = std::mem::take(&mut it.history);
             (found, it.counts.clone())
         });
-        counts.0[Kind::MovedAway as usize] += logs[2].messages.len() as u64;
+        counts.0[Kind::MovedAway as usize] += logs[dead].messages.len() as u64;
         counts.0[Kind::NewOwner as usize] += owners(&found.events);
         let history = History {
             logs,
-            groups: groups.collect(),
+            groups,
             forwards,
             ..found
         };
@@ -351,8 +323,8 @@ impl World {
         }
     }
 
-    async fn log(&self, name: &str) -> Log {
-        let partition = partition(name);
+    async fn log(&self, stream: &str, index: u32) -> Log {
+        let partition = partition(stream, index);
         let read = Read {
             partition,
             from: 0,
@@ -366,36 +338,12 @@ impl World {
             batch.offsets().zip(numbers)
         });
         Log {
-            name: name.to_owned(),
+            name: format!("{stream}/{index}"),
             start: fetched.bounds.start,
             messages: messages.collect(),
-            is_forwarded: name != "in",
+            is_forwarded: stream != "in",
         }
     }
-}
-
-impl Consuming {
-    fn start(pipeline: Pipeline, after: Duration) -> Self {
-        let control = Arc::new(Mutex::new(None));
-        let task = tokio::spawn(consume(pipeline.clone(), control.clone(), after));
-        Self {
-            pipeline,
-            control,
-            task,
-        }
-    }
-
-    /// With another consumer, of the same process.
-    fn again(&mut self, after: Duration) {
-        *self = Self::start(self.pipeline.clone(), after);
-    }
-}
-
-async fn consume(pipeline: Pipeline, control: Arc<Mutex<Option<Control>>>, after: Duration) {
-    tokio::time::sleep(after).await;
-    let consumer = pipeline.consumer().await;
-    *control.lock().unwrap() = Some(consumer.control());
-    pipeline.consume(consumer).await;
 }
 
 /// How many owners followed on another.
@@ -407,16 +355,16 @@ fn owners(events: &[Event]) -> u64 {
     epochs.collect::<HashSet<_>>().len() as u64
 }
 
-fn partition(stream: &str) -> Partition {
+fn partition(stream: &str, index: u32) -> Partition {
     Partition {
         stream: Name::new(stream).expect("a name"),
-        index: 0,
+        index,
     }
 }
 
-fn group(plan: &Plan) -> Group {
+fn group(plan: &Plan, index: usize) -> Group {
     Group {
-        partition: partition(plan.stream),
+        partition: partition(plan.stream, index as u32),
         name: Name::new(plan.name).expect("a name"),
     }
 }

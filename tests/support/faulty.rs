@@ -1,57 +1,23 @@
 //! A storage that fails, hesitates and loses answers as it is told.
 
+mod call;
+mod catch;
+mod storage;
+
 use std::collections::HashMap;
 use std::fmt;
-use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use flowstream::storage::{
-    Append, Appended, Claim, Fetched, Group, GroupState, Id, Lease, Name, Notification, Partition,
-    Progress, Read, Reset, Start, Storage, StreamSettings, Verdicts,
-};
+use flowstream::storage::{Notification, Storage};
 use flowstream::{Error, ErrorKind, Result};
 use futures::future::BoxFuture;
-use futures::stream::{BoxStream, StreamExt};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
-/// The calls of a storage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Call {
-    CreateStream,
-    Append,
-    Settle,
-    Read,
-    Bounds,
-    CreateGroup,
-    Observe,
-    Claim,
-    Commit,
-    Release,
-    Groups,
-    Reset,
-    Trim,
-    Close,
-}
-
-/// All that a pipeline uses.
-pub(crate) const ALL: [Call; 14] = [
-    Call::CreateStream,
-    Call::Append,
-    Call::Settle,
-    Call::Read,
-    Call::Bounds,
-    Call::CreateGroup,
-    Call::Observe,
-    Call::Claim,
-    Call::Commit,
-    Call::Release,
-    Call::Groups,
-    Call::Reset,
-    Call::Trim,
-    Call::Close,
-];
+pub(crate) use call::{ALL, Call};
+use catch::Catch;
+pub(crate) use catch::{MOMENTS, Moment};
 
 /// How a call behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -70,14 +36,21 @@ pub(crate) enum Fault {
     Break(ErrorKind),
     /// A bug of the driver.
     Panic,
-    /// Applied after the first time, and answered after the second. For time that is paused.
+    /// Applied, and then a bug of the driver.
+    PanicAfter,
+    /// Its task is stopped at this moment, until it [comes to harm](Faulty::strike).
+    Catch(Moment),
+    /// Applied after the first time, and answered after the second. Where dice decide.
     Slow(Duration, Duration),
-    /// Unavailable in doubt at once; applied after this time. For time that is paused.
+    /// Unavailable in doubt at once; applied after this time. Where dice decide.
     LateBy(Duration),
 }
 
 /// How often to look for what notifications may have missed, where dice decide about them.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// A driver says so when it panics because it was told to.
+pub(crate) const PANICS: &str = "panics as it was told";
 
 /// Says what becomes of calls that no plan is for.
 pub(crate) trait Dice: Send + Sync {
@@ -91,6 +64,21 @@ pub(crate) trait Dice: Send + Sync {
 
     /// Whether this notification gets lost.
     fn loses(&self, notification: &Notification) -> bool;
+
+    /// What a call about this partition waits for before it begins.
+    fn transit(&self, _partition: u32) -> Option<BoxFuture<'static, ()>> {
+        None
+    }
+
+    /// The server works by itself, whatever becomes of whoever called it.
+    fn serve(&self, work: BoxFuture<'static, ()>) {
+        tokio::spawn(work);
+    }
+
+    /// By the time of the server.
+    fn sleep(&self, time: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(time))
+    }
 }
 
 /// Wraps a storage. Clones share everything.
@@ -108,8 +96,15 @@ struct Shared {
     /// What is held goes on in the order in which it came.
     gate: Notify,
     held: AtomicUsize,
+    catch: Catch,
     /// As many appends at once, in place of what the storage inside says.
     depth: AtomicUsize,
+    /// The storage inside is not closed with this one.
+    outlives: AtomicBool,
+    /// All notifications get lost, so that somebody has to look so often.
+    deaf: OnceLock<Duration>,
+    /// The driver panics in its notifications.
+    snap: Arc<Notify>,
     dice: Option<Arc<dyn Dice>>,
     /// The calls that are under way, those that nobody waits for too.
     under_way: AtomicUsize,
@@ -158,7 +153,11 @@ impl Faulty {
             yields: AtomicUsize::new(0),
             gate: Notify::new(),
             held: AtomicUsize::new(0),
+            catch: Catch::default(),
             depth: AtomicUsize::new(0),
+            outlives: AtomicBool::new(false),
+            deaf: OnceLock::new(),
+            snap: Arc::default(),
             dice,
             under_way: AtomicUsize::new(0),
         }))
@@ -238,6 +237,22 @@ impl Faulty {
         self.0.depth.store(depth, Ordering::SeqCst);
     }
 
+    /// The storage inside stays open when this one is closed, so that a test can look into it.
+    pub(crate) fn outlive(&self) {
+        self.0.outlives.store(true, Ordering::SeqCst);
+    }
+
+    /// From the next subscription on all notifications get lost, so that somebody has to look so often.
+    pub(crate) fn deafen(&self, look: Duration) {
+        let first = self.0.deaf.set(look).is_ok();
+        assert!(first, "only once");
+    }
+
+    /// The driver panics in each subscription that there is.
+    pub(crate) fn break_notifications(&self) {
+        self.0.snap.notify_waiters();
+    }
+
     /// How often this was called.
     pub(crate) fn count(&self, call: Call) -> usize {
         *self.0.counts.lock().unwrap().get(&call).unwrap_or(&0)
@@ -259,10 +274,24 @@ impl Faulty {
         call: Call,
         work: impl FnOnce(Arc<dyn Storage>) -> BoxFuture<'static, Result<T>> + Send + 'static,
     ) -> BoxFuture<'_, Result<T>> {
+        self.call_at(0, call, work)
+    }
+
+    /// A call about this partition.
+    fn call_at<T: Send + 'static>(
+        &self,
+        partition: u32,
+        call: Call,
+        work: impl FnOnce(Arc<dyn Storage>) -> BoxFuture<'static, Result<T>> + Send + 'static,
+    ) -> BoxFuture<'_, Result<T>> {
         Box::pin(async move {
             let (shared, inner) = (self.0.clone(), self.inner().clone());
             let yields = shared.yields.load(Ordering::SeqCst);
             let under_way = UnderWay::new(&shared);
+            let transit = shared.dice.as_ref().and_then(|it| it.transit(partition));
+            if let Some(transit) = transit {
+                transit.await;
+            }
             let (fault, number) = shared.begin(call);
             let dice = shared.dice.clone();
             let work = move |inner| {
@@ -285,7 +314,15 @@ impl Faulty {
                 }
                 Some(Fault::Fail) => Err(unavailable(call)),
                 Some(Fault::Doubt) => Err(unavailable(call).with_doubt()),
-                Some(Fault::Panic) => panic!("{call:?} panics"),
+                Some(Fault::Panic) => panic!("{call:?} {PANICS}"),
+                Some(Fault::PanicAfter) => {
+                    let _ = work(inner).await;
+                    panic!("{call:?} {PANICS}")
+                }
+                Some(Fault::Catch(moment)) => {
+                    shared.catch.stop(moment, async { work(inner).await }).await;
+                    Err(unavailable(call).with_doubt())
+                }
                 Some(Fault::Break(kind)) => Err(Error::new(kind, format!("{call:?} is broken"))),
                 Some(Fault::Lose) => {
                     work(inner).await?;
@@ -308,19 +345,23 @@ impl Faulty {
                     Err(unavailable(call).with_doubt())
                 }
                 Some(Fault::Slow(before, after)) => {
-                    finish(tokio::spawn(async move {
-                        tokio::time::sleep(before).await;
+                    let (answer, answered) = oneshot::channel();
+                    let server = shared.server();
+                    shared.server().serve(Box::pin(async move {
+                        server.sleep(before).await;
                         let result = work(inner).await;
-                        tokio::time::sleep(after).await;
-                        result
-                    }))
-                    .await
+                        server.sleep(after).await;
+                        // Whoever is gone does not want to know.
+                        let _ = answer.send(result);
+                    }));
+                    answered.await.unwrap_or_else(|_| Err(ended()))
                 }
                 Some(Fault::LateBy(time)) => {
-                    tokio::spawn(async move {
-                        tokio::time::sleep(time).await;
-                        work(inner).await
-                    });
+                    let server = shared.server();
+                    shared.server().serve(Box::pin(async move {
+                        server.sleep(time).await;
+                        let _ = work(inner).await;
+                    }));
                     Err(unavailable(call).with_doubt())
                 }
             }
@@ -356,6 +397,10 @@ impl Shared {
         Some(fault)
     }
 
+    fn server(&self) -> Arc<dyn Dice> {
+        self.dice.clone().expect("a server, whose dice decide")
+    }
+
     async fn hold(&self) {
         self.held.fetch_add(1, Ordering::SeqCst);
         self.gate.notified().await;
@@ -371,13 +416,11 @@ async fn hesitate(times: usize) {
 
 /// The work belongs to a task, so it runs to its end even if nobody waits for it.
 async fn finish<T>(task: tokio::task::JoinHandle<Result<T>>) -> Result<T> {
-    let ended = |_| {
-        Err(Error::new(
-            ErrorKind::Closed,
-            "the runtime of this call has ended",
-        ))
-    };
-    task.await.unwrap_or_else(ended)
+    task.await.unwrap_or_else(|_| Err(ended()))
+}
+
+fn ended() -> Error {
+    Error::new(ErrorKind::Closed, "the runtime of this call has ended")
 }
 
 fn unavailable(call: Call) -> Error {
@@ -390,135 +433,5 @@ fn unavailable(call: Call) -> Error {
 impl fmt::Debug for Faulty {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Faulty").field(&self.0.inner).finish()
-    }
-}
-
-impl Storage for Faulty {
-    fn create_stream<'a>(
-        &'a self,
-        stream: &'a Name,
-        partitions: Option<u32>,
-    ) -> BoxFuture<'a, Result<StreamSettings>> {
-        let stream = stream.clone();
-        self.call(Call::CreateStream, move |it| {
-            Box::pin(async move { it.create_stream(&stream, partitions).await })
-        })
-    }
-
-    fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<Appended>> {
-        self.call(Call::Append, |it| {
-            Box::pin(async move { it.append(append).await })
-        })
-    }
-
-    fn append_depth(&self) -> usize {
-        match self.0.depth.load(Ordering::SeqCst) {
-            0 => self.0.inner.append_depth(),
-            depth => depth,
-        }
-    }
-
-    fn settle<'a>(
-        &'a self,
-        id: Id,
-        partitions: &'a [Partition],
-    ) -> BoxFuture<'a, Result<Option<Vec<u64>>>> {
-        let partitions = partitions.to_vec();
-        self.call(Call::Settle, move |it| {
-            Box::pin(async move { it.settle(id, &partitions).await })
-        })
-    }
-
-    fn read(&self, read: Read) -> BoxFuture<'_, Result<Fetched>> {
-        self.call(Call::Read, |it| {
-            Box::pin(async move { it.read(read).await })
-        })
-    }
-
-    fn bounds<'a>(&'a self, partitions: &'a [Partition]) -> BoxFuture<'a, Result<Vec<Range<u64>>>> {
-        let partitions = partitions.to_vec();
-        self.call(Call::Bounds, move |it| {
-            Box::pin(async move { it.bounds(&partitions).await })
-        })
-    }
-
-    fn create_group<'a>(&'a self, group: &'a Group, start: Start) -> BoxFuture<'a, Result<()>> {
-        let group = group.clone();
-        self.call(Call::CreateGroup, move |it| {
-            Box::pin(async move { it.create_group(&group, start).await })
-        })
-    }
-
-    fn observe<'a>(
-        &'a self,
-        groups: &'a [Group],
-    ) -> BoxFuture<'a, Result<Vec<Option<GroupState>>>> {
-        let groups = groups.to_vec();
-        self.call(Call::Observe, move |it| {
-            Box::pin(async move { it.observe(&groups).await })
-        })
-    }
-
-    fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<GroupState>> {
-        self.call(Call::Claim, |it| {
-            Box::pin(async move { it.claim(claim).await })
-        })
-    }
-
-    fn commit<'a>(
-        &'a self,
-        lease: &'a Lease,
-        verdicts: &'a Verdicts,
-    ) -> BoxFuture<'a, Result<Progress>> {
-        let (lease, verdicts) = (lease.clone(), verdicts.clone());
-        self.call(Call::Commit, move |it| {
-            Box::pin(async move { it.commit(&lease, &verdicts).await })
-        })
-    }
-
-    fn release<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<()>> {
-        let lease = lease.clone();
-        self.call(Call::Release, move |it| {
-            Box::pin(async move { it.release(&lease).await })
-        })
-    }
-
-    fn groups<'a>(&'a self, stream: Option<&'a Name>) -> BoxFuture<'a, Result<Vec<Group>>> {
-        let stream = stream.cloned();
-        self.call(Call::Groups, move |it| {
-            Box::pin(async move { it.groups(stream.as_ref()).await })
-        })
-    }
-
-    fn reset(&self, reset: Reset) -> BoxFuture<'_, Result<GroupState>> {
-        self.call(Call::Reset, |it| {
-            Box::pin(async move { it.reset(reset).await })
-        })
-    }
-
-    fn trim<'a>(&'a self, partition: &'a Partition, before: u64) -> BoxFuture<'a, Result<u64>> {
-        let partition = partition.clone();
-        self.call(Call::Trim, move |it| {
-            Box::pin(async move { it.trim(&partition, before).await })
-        })
-    }
-
-    fn notifications(&self) -> BoxStream<'static, Notification> {
-        let notifications = self.0.inner.notifications();
-        let Some(dice) = self.0.dice.clone() else {
-            return notifications;
-        };
-        let arrives = move |told: &Notification| std::future::ready(!dice.loses(told));
-        notifications.filter(arrives).boxed()
-    }
-
-    fn poll_interval(&self) -> Option<Duration> {
-        let may_lose = self.0.dice.is_some();
-        let interval = may_lose.then_some(LOOK);
-        interval.or(self.0.inner.poll_interval())
-    }
-
-    fn close(&self) -> BoxFuture<'_, Result<()>> {
-        self.call(Call::Close, |it| Box::pin(async move { it.close().await }))
     }
 }

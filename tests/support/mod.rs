@@ -12,13 +12,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use flowstream::storage::{
-    Claim, Group, GroupState, Id, Lease, MemoryStorage, Name, Partition, Storage,
+    Claim, Group, GroupState, Id, Lease, MemoryStorage, Name, Over, Partition, Storage,
 };
 use flowstream::{Clock, Consumer, Delivery, Flowstream, ManualClock, Message, Options};
 use futures::FutureExt;
 
 #[allow(unused_imports, reason = "each test takes what it needs")]
-pub(crate) use faulty::{Call, Dice, Fault, Faulty};
+pub(crate) use faulty::{ALL, Call, Dice, Fault, Faulty, MOMENTS, Moment, PANICS};
 #[allow(unused_imports, reason = "each test takes what it needs")]
 pub(crate) use random::Random;
 
@@ -29,18 +29,26 @@ pub(crate) const STORAGES: &[&str] = &[
     "redb:",
 ];
 
-/// A new storage that a URL names.
-pub(crate) async fn storage(url: &str, clock: Arc<dyn Clock>) -> Arc<dyn Storage> {
+/// A new storage in memory.
+pub(crate) fn memory(clock: impl Clock) -> Arc<dyn Storage> {
+    Arc::new(MemoryStorage::new(Arc::new(clock)))
+}
+
+/// A new storage that a URL names, and the directory that has to stay for as long as it is written to.
+pub(crate) async fn storage(
+    url: &str,
+    clock: impl Clock,
+) -> (Arc<dyn Storage>, Option<tempfile::TempDir>) {
     match url {
-        "memory:" => Arc::new(MemoryStorage::new(clock)),
-        // The file goes with its last handle.
+        "memory:" => (memory(clock), None),
         #[cfg(feature = "redb")]
         "redb:" => {
             use flowstream::storage::{RedbOptions, RedbStorage};
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("test.redb");
-            let storage = RedbStorage::open(path, RedbOptions::new(clock)).await;
-            Arc::new(storage.unwrap())
+            let options = RedbOptions::new(Arc::new(clock));
+            let storage = RedbStorage::open(path, options).await.unwrap();
+            (Arc::new(storage), Some(dir))
         }
         _ => panic!("no storage for tests behind {url}"),
     }
@@ -51,6 +59,7 @@ pub(crate) struct World {
     pub(crate) clock: ManualClock,
     pub(crate) faulty: Faulty,
     pub(crate) flow: Flowstream,
+    pub(crate) dir: Option<tempfile::TempDir>,
 }
 
 /// Errors are reported at once: there is no retry budget.
@@ -64,12 +73,14 @@ pub(crate) async fn world_with(set: impl FnOnce(Options) -> Options) -> World {
 
 pub(crate) async fn world_on(url: &str, set: impl FnOnce(Options) -> Options) -> World {
     let clock = ManualClock::new();
-    let faulty = Faulty::new(storage(url, Arc::new(clock.clone())).await);
+    let (storage, dir) = storage(url, clock.clone()).await;
+    let faulty = Faulty::new(storage);
     let flow = open(&faulty, &clock, set);
     World {
         clock,
         faulty,
         flow,
+        dir,
     }
 }
 
@@ -152,7 +163,7 @@ impl World {
         let claim = Claim {
             group: group.clone(),
             owner,
-            over: Some((state.epoch, state.generation)),
+            over: Some(Over::another(state.epoch, state.generation)),
         };
         let state = self.faulty.inner().claim(claim).await.unwrap();
         assert_eq!(state.owner, Some(owner));
@@ -244,7 +255,8 @@ pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) 
     .await;
 }
 
-const PATIENCE: Duration = Duration::from_secs(30);
+/// It costs nothing where all is well, and a machine may be twenty times as slow as another.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Lets all other tasks of this thread run until they have nothing to do.
 pub(crate) async fn quiet() {

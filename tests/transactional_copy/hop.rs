@@ -145,6 +145,8 @@ impl Hop {
         };
         let mark = self.arm(target, step);
         match step.call {
+            // It took the lease over before it knew, as it may where the machine is busy.
+            Call::Claim if self.is_active(target) => return self.miss(target),
             Call::Claim => self.shut_down(owner),
             Call::Release => self.process(target).tell("stop"),
             _ => {}
@@ -152,9 +154,7 @@ impl Hop {
         if !self.is_reached(target, step, mark) {
             // Its lease ran out before, as it may where the machine is busy; or it had been paused in
             // a claim, and believed for a moment what came of it.
-            drop(self.take(target));
-            self.tally.missed += 1;
-            return;
+            return self.miss(target);
         }
         match step.harm {
             Harm::Die => self.wait(target, mark, What::Gone),
@@ -172,10 +172,17 @@ impl Hop {
         }
     }
 
-    /// Tells a process what will happen to it: the mark in the history from which on it does.
+    fn miss(&mut self, number: u32) {
+        drop(self.take(number));
+        self.tally.missed += 1;
+    }
+
+    /// Tells a process what will happen to it, and waits until it knows: the mark in the history from
+    /// which on it does.
     pub(crate) fn arm(&mut self, number: u32, step: Step) -> usize {
         let mark = self.history.mark();
         self.process(number).tell(&step.encode());
+        self.wait(number, mark, What::Armed);
         mark
     }
 
@@ -186,6 +193,7 @@ impl Hop {
             let is_end = match event.what {
                 What::Leaving => true,
                 What::Standby => matches!(step.call, Call::Append | Call::Read),
+                What::Active => step.call == Call::Claim,
                 What::Gone => step.call == Call::Release,
                 _ => false,
             };
@@ -224,14 +232,7 @@ impl Hop {
         let mark = self.history.mark();
         let candidates = self.processes.iter().map(|process| process.number);
         let candidates: Vec<u32> = candidates.filter(|number| *number != besides).collect();
-        let events = self.history.events();
-        let is_active = |number: &&u32| {
-            let statuses = [What::Active, What::Standby, What::Idle, What::Closed];
-            let told = |event: &&Event| event.process == **number && statuses.contains(&event.what);
-            let last = events.iter().rfind(told);
-            last.is_some_and(|last| last.what == What::Active)
-        };
-        match candidates.iter().find(is_active) {
+        match candidates.iter().find(|number| self.is_active(**number)) {
             Some(number) => *number,
             None => {
                 let fits = |event: &Event| {
@@ -240,6 +241,14 @@ impl Hop {
                 self.history.wait_for("an owner", mark, fits).process
             }
         }
+    }
+
+    fn is_active(&self, number: u32) -> bool {
+        let statuses = [What::Active, What::Standby, What::Idle, What::Closed];
+        let told = |event: &Event| event.process == number && statuses.contains(&event.what);
+        self.history
+            .last(told)
+            .is_some_and(|last| last.what == What::Active)
     }
 
     /// Ends all processes that are left, in good order, and says what happened.

@@ -45,6 +45,7 @@ pub(crate) fn run_if_asked() {
     for line in std::io::stdin().lines().map_while(Result::ok) {
         if let Some(step) = Step::decode(&line) {
             steps.set(step);
+            say(Event::of(0, What::Armed));
             continue;
         }
         if line == "go on" {

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use futures_core::stream::FusedStream;
 
-use super::rig::{FOR_EVER, Rig, made, number_of, partition, patient};
-use super::sink::feed;
+use super::rig::{FOR_EVER, Rig, delivered, made, number_of, partition, patient};
+use super::sink::{feed, polls};
 use crate::conformance::Harness;
 use crate::conformance::build::name;
-use crate::conformance::support::poll_once;
+use crate::conformance::support::{pause, poll_once};
 use crate::consumer::Status;
+use crate::delivery::Delivery;
 use crate::error::ErrorKind;
-use crate::message::Message;
+use crate::message::{Batch, Message};
 use crate::storage::{Partition, Progress, Start};
 
 pub(crate) async fn each_group_gets_each_message(harness: Arc<dyn Harness>) {
@@ -130,6 +131,62 @@ pub(crate) async fn a_consumer_gets_all_partitions(harness: Arc<dyn Harness>) {
         let ends = rig.subject.range(&Partition { stream, index }).await;
         assert_eq!(ends, 0..next[index as usize], "all of it was delivered");
     }
+}
+
+/// Messages in two partitions, so many in each.
+async fn fill_two_partitions(rig: &Rig, each: usize) {
+    rig.create_stream("orders", 2).await.expect("a stream");
+    let mut producer = rig.makes("orders").await;
+    let of = |key: u64| Message::new("m").with_key(key.to_string());
+    let (mut keys, mut counts) = ([None; 2], [0; 2]);
+    for key in 0.. {
+        let appended = producer.append(of(key)).await.expect("an append");
+        let partition = appended.offsets()[0].partition as usize;
+        keys[partition] = Some(key);
+        counts[partition] += 1;
+        if keys.iter().all(Option::is_some) {
+            break;
+        }
+    }
+    for (key, count) in keys.into_iter().flatten().zip(counts) {
+        let rest: Batch = (count..each).map(|_| of(key)).collect();
+        producer.append(rest).await.expect("an append");
+    }
+}
+
+pub(crate) async fn a_paused_partition_keeps_no_other_waiting(harness: Arc<dyn Harness>) {
+    let rig = Rig::new(harness);
+    fill_two_partitions(&rig, 2_600).await;
+    let mut consumer = rig.takes("orders", "billing").await;
+    let (mut held, mut others, mut waited) = (Vec::new(), 0, 0);
+    while others < 2_600 && waited < 200 {
+        let Some(next) = polls(1, consumer.next()).await else {
+            waited += 1;
+            pause().await;
+            continue;
+        };
+        let delivery = delivered(next);
+        waited = 0;
+        match (delivery.partition(), delivery.offset() % 2) {
+            (0, 0) => held.push(delivery),
+            (0, _) => delivery.ack(),
+            _ => {
+                others += 1;
+                delivery.ack();
+            }
+        }
+    }
+    assert_eq!(others, 2_600, "all of the one that is not paused");
+    assert!(held.len() < 1_300, "the other one is paused");
+    let mut left = 5_200 - 2 * held.len() as u64 - others;
+    held.into_iter().for_each(Delivery::ack);
+    while left > 0 {
+        left -= 1;
+        rig.next(&mut consumer).await.ack();
+    }
+    rig.shut_down(&consumer.control()).await;
+    let states = rig.group("orders", "billing").await.expect("the group");
+    assert!(states.iter().all(|state| state.lag() == 0));
 }
 
 pub(crate) async fn what_was_trimmed_is_told_once(harness: Arc<dyn Harness>) {

@@ -1,13 +1,15 @@
 //! An owner that cannot reach the storage for longer than its lease.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::gate::Gate;
-use super::rig::{LEASE, Rig, delivered, made, patient};
+use super::rig::{LEASE, Rig, delivered, made, patient, unhurried};
 use super::sink::feed;
 use crate::conformance::Harness;
 use crate::conformance::support::{assert_fenced, poll_once};
 use crate::consumer::Status;
+use crate::error::Result;
 use crate::message::Message;
 use crate::storage::Progress;
 
@@ -52,26 +54,29 @@ pub(crate) async fn an_owner_that_is_cut_off_is_replaced(harness: Arc<dyn Harnes
 }
 
 pub(crate) async fn a_cut_that_ends_in_time_changes_nothing(harness: Arc<dyn Harness>) {
-    let rig = Rig::new(harness);
-    rig.fill("orders", 0..4).await;
+    unhurried(harness, cut_in_time).await;
+}
+
+async fn cut_in_time(rig: Rig, lease: Duration, stream: &'static str) -> Result<()> {
+    rig.fill(stream, 0..4).await;
     let gate = Arc::new(Gate::new(rig.subject.harness.storage()));
     let flow = rig.on(gate.clone());
-    let mut owner = made(patient(flow.consumer("orders", "billing")).lease(LEASE)).await;
-    let mut standby = rig.leases("orders", "billing").await;
+    let mut owner = made(patient(flow.consumer(stream, "billing")).lease(lease)).await;
+    let mut standby = rig.leases_for(lease, stream, "billing").await;
     for offset in 0..4 {
         let held = rig.expect(&mut owner, offset..offset + 1).await.remove(0);
         assert!(poll_once(standby.next()).is_none());
         gate.shut();
         let mut commit = Box::pin(held.commit());
         assert!(poll_once(commit.as_mut()).is_none());
-        rig.subject.harness.pass(LEASE / 4).await;
+        rig.subject.harness.pass(lease / 4).await;
         assert!(poll_once(commit.as_mut()).is_none(), "it waits");
         gate.open();
-        let committed = rig.subject.within("a commit", commit).await;
-        committed.expect("the lease did not run out meanwhile");
+        rig.subject.within("a commit", commit).await?;
     }
-    let state = rig.state("orders", "billing").await;
+    let state = rig.state(stream, "billing").await;
     assert_eq!((state.epoch, state.progress), (1, Progress::at(4)));
+    Ok(())
 }
 
 pub(crate) async fn a_cut_off_relay_writes_nothing_late(harness: Arc<dyn Harness>) {

@@ -92,7 +92,14 @@ impl Storage for Gate {
         fn groups<'a>(stream: Option<&'a Name>) -> Vec<Group>;
         fn reset<'a>(reset: Reset) -> GroupState;
         fn trim<'a>(partition: &'a Partition, before: u64) -> u64;
-        fn close<'a>() -> ();
+    }
+
+    /// For whoever is before it: behind it, the storage stays open.
+    fn close(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.pass().await;
+            self.answer(Ok(()))
+        })
     }
 
     fn append_depth(&self) -> usize {

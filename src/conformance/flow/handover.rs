@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use super::gate::Gate;
 use super::rig::{FOR_EVER, LEASE, Rig, made, patient};
 use super::sink::polls;
 use crate::conformance::Harness;
 use crate::conformance::support::{assert_fenced, pause, poll_once};
 use crate::consumer::Status;
+use crate::error::ErrorKind;
 use crate::storage::Progress;
 
 pub(crate) async fn one_consumer_of_a_group_gets_all(harness: Arc<dyn Harness>) {
@@ -156,6 +158,33 @@ pub(crate) async fn a_shutdown_waits_no_longer_than_it_may(harness: Arc<dyn Harn
     rig.expect(&mut consumer, 0..1).await;
     let what = "a commit after the lease was given back";
     assert_fenced(&held.commit().await, what);
+}
+
+/// A program ends with `close`: whatever of it consumes hands over, with all that it has said.
+pub(crate) async fn closing_hands_all_consumers_over(harness: Arc<dyn Harness>) {
+    let rig = Rig::new(harness);
+    rig.fill("orders", 0..10).await;
+    // Another process of the same storage, which stays open.
+    let flow = rig.on(Arc::new(Gate::new(rig.subject.harness.storage())));
+    let mut unpolled = Vec::new();
+    for group in ["billing", "shipping"] {
+        let builder = patient(flow.consumer("orders", group));
+        let mut consumer = made(builder.drain(LEASE)).await;
+        for delivery in rig.expect(&mut consumer, 0..6).await {
+            delivery.ack();
+        }
+        unpolled.push(consumer);
+    }
+    let what = "closing ends";
+    let closed = rig.passing(LEASE / 20, what, flow.close()).await;
+    closed.expect("closed");
+    for group in ["billing", "shipping"] {
+        let state = rig.state("orders", group).await;
+        assert_eq!((state.position(), state.owner), (6, None), "{group}");
+        let late = flow.consumer("orders", group).await;
+        let error = late.expect_err("it was closed");
+        assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
+    }
 }
 
 pub(crate) async fn partitions_are_handed_over(harness: Arc<dyn Harness>) {

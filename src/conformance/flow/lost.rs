@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::gate::Gate;
-use super::rig::{LEASE, Rig, delivered, made, partition, patient};
+use super::rig::{LEASE, Rig, delivered, made, number_of, partition, patient};
 use super::sink::{Forward, feed, flush};
 use crate::conformance::Harness;
 use crate::error::Result;
@@ -57,7 +57,7 @@ pub(crate) async fn what_is_in_doubt_is_written_once(harness: Arc<dyn Harness>) 
         if number % 8 == 0 {
             flush(&mut producer).await.expect("the same once more");
         } else {
-            for batch in producer.take_unsent() {
+            for batch in producer.take_unsent().await {
                 assert!(batch.in_doubt());
                 let appended = producer.append(batch).await.expect("settled");
                 assert_eq!(appended.offsets()[0].offsets, number..number + 1);
@@ -75,6 +75,38 @@ pub(crate) async fn what_is_in_doubt_is_written_once(harness: Arc<dyn Harness>) 
     }
     let numbers = rig.numbers("orders").await;
     assert!(numbers.iter().copied().eq(0..40), "{numbers:?}");
+}
+
+pub(crate) async fn what_is_taken_back_is_all_and_in_order(harness: Arc<dyn Harness>) {
+    let rig = Rig::new(harness);
+    let gate = Arc::new(Gate::new(rig.subject.harness.storage()));
+    let flow = rig.hasty(gate.clone());
+    let builder = flow.producer("orders").batch_messages(2);
+    let mut producer = builder.await.expect("a producer");
+    for first in (0..35u64).step_by(5) {
+        gate.lose_one_of(1);
+        for number in first..first + 5 {
+            // It is taken, whatever this says.
+            let _ = feed(&mut producer, number.to_string()).await;
+        }
+        if first % 10 == 0 {
+            flush(&mut producer).await.expect_err("in doubt");
+        }
+        let batches = producer.take_unsent().await;
+        gate.lose_one_of(0);
+        let bodies = batches.iter().flat_map(Batch::messages).map(|it| it.body());
+        let numbers: Vec<u64> = bodies.map(|body| number_of(body)).collect();
+        let all: Vec<u64> = (first..first + 5).collect();
+        assert_eq!(
+            numbers, all,
+            "all that is not known to be written, in order"
+        );
+        for batch in batches {
+            producer.append(batch).await.expect("settled");
+        }
+    }
+    let numbers = rig.numbers("orders").await;
+    assert!(numbers.iter().copied().eq(0..35), "{numbers:?}");
 }
 
 pub(crate) async fn a_group_goes_on_where_answers_get_lost(harness: Arc<dyn Harness>) {

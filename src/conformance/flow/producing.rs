@@ -172,3 +172,44 @@ pub(crate) async fn clones_write_each_message_once(harness: Arc<dyn Harness>) {
         "{next:?}"
     );
 }
+
+pub(crate) async fn a_close_ends_while_others_append(harness: Arc<dyn Harness>) {
+    let mut rig = Rig::new(harness);
+    let producer = rig.makes("orders").await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let mut producer = producer.clone();
+        tasks.spawn(async move {
+            let mut written = 0;
+            loop {
+                let appended = producer.append(Message::new("m")).await;
+                let Err(mut error) = appended else {
+                    written += 1;
+                    continue;
+                };
+                assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
+                assert!(!error.in_doubt(), "what was taken is written: {error}");
+                let unsent = error.take_unsent().map_or(0, |batch| batch.len());
+                assert_eq!(unsent, 1, "what was refused comes back");
+                return written;
+            }
+        });
+    }
+    let orders = partition("orders");
+    rig.subject
+        .eventually("some are written", || async {
+            rig.subject.range(&orders).await.end >= 20
+        })
+        .await;
+    let what = "a close ends while others append";
+    let closed = rig.subject.within(what, rig.close()).await;
+    closed.expect("a close");
+    let mut written = 0;
+    while let Some(task) = rig.subject.within(what, tasks.join_next()).await {
+        written += task.expect("a task");
+    }
+    if rig.reopen().await {
+        let range = rig.subject.range(&partition("orders")).await;
+        assert_eq!(range.end, written, "all that was acknowledged, and no more");
+    }
+}

@@ -11,6 +11,7 @@ use crate::conformance::build::{append, claim, name, row};
 use crate::conformance::support::{Subject, pause};
 use crate::consumer::{Consumer, ConsumerBuilder, Control};
 use crate::delivery::Delivery;
+use crate::error::Result;
 use crate::flow::Flowstream;
 use crate::options::Options;
 use crate::producer::Producer;
@@ -90,8 +91,13 @@ impl Rig {
 
     /// A consumer whose lease the harness can let run out.
     pub(super) async fn leases(&self, stream: &str, group: &str) -> Consumer {
+        self.leases_for(LEASE, stream, group).await
+    }
+
+    /// A consumer with a lease of this length.
+    pub(super) async fn leases_for(&self, lease: Duration, stream: &str, group: &str) -> Consumer {
         let builder = patient(self.consumer(stream, group));
-        made(builder.lease(LEASE)).await
+        made(builder.lease(lease)).await
     }
 
     /// Sends numbers, each a message, and waits until they are durable.
@@ -204,6 +210,28 @@ impl Rig {
     }
 }
 
+/// A check of leases that hold while time passes. Where one is lost, the machine may have been too busy
+/// for it, which proves nothing: then the check is made again, on another stream, with a lease four
+/// times as long. The third one has to hold. Any other error is one at once.
+pub(super) async fn unhurried<F>(
+    harness: Arc<dyn Harness>,
+    check: impl Fn(Rig, Duration, &'static str) -> F,
+) where
+    F: Future<Output = Result<()>>,
+{
+    let rig = Rig::new(harness);
+    let attempts = [(1, "orders"), (4, "orders-again"), (16, "orders-at-last")];
+    let mut lost = None;
+    for (times, stream) in attempts {
+        match check(rig.clone(), LEASE * times, stream).await {
+            Ok(()) => return,
+            Err(error) if error.is_fenced() => lost = Some(error),
+            Err(error) => panic!("a commit: {error:?}"),
+        }
+    }
+    panic!("a lease of {:?} holds: {lost:?}", LEASE * 16);
+}
+
 fn open(subject: &Subject, storage: Arc<dyn Storage>) -> Flowstream {
     Options::new()
         .clock(HarnessClock(subject.harness.clock()))
@@ -224,7 +252,7 @@ pub(super) async fn made(builder: ConsumerBuilder) -> Consumer {
         .unwrap_or_else(|error| panic!("a consumer is made: {error}"))
 }
 
-pub(super) fn delivered(next: Option<crate::Result<Delivery>>) -> Delivery {
+pub(super) fn delivered(next: Option<Result<Delivery>>) -> Delivery {
     match next {
         Some(Ok(delivery)) => delivery,
         other => panic!("a consumer gives a delivery, and not {other:?}"),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Run;
 use crate::conformance::build::{self, read};
 use crate::conformance::support::{assert_fenced, known};
-use crate::storage::{Append, Claim, Group, Id, Lease, Ranges, Row, Verdicts};
+use crate::storage::{Append, Claim, Group, Id, Lease, Over, Ranges, Row, Verdicts};
 
 impl Run<'_> {
     pub(super) async fn step(&mut self) {
@@ -156,8 +156,14 @@ impl Run<'_> {
             },
             over: match self.random.below(4) {
                 0 => None,
-                1 => Some((epoch, generation.saturating_sub(self.random.below(3)))),
-                _ => Some((epoch, generation)),
+                at => Some(Over {
+                    epoch,
+                    generation: match at {
+                        1 => generation.saturating_sub(self.random.below(3)),
+                        _ => generation,
+                    },
+                    counts_attempt: self.random.below(4) > 0,
+                }),
             },
         };
         self.calls.push(format!("{claim:?}"));

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Session;
+use crate::consumer::dropped::{Look, Patience};
 use crate::ranges::Ranges;
 
 impl Session {
@@ -22,7 +23,7 @@ impl Session {
                 false => self.exhausted.notify_one(),
             }
         }
-        self.finish(acks, first);
+        self.finish(acks, offset, first);
     }
 
     /// One that comes again is handed out, unless it was done in another way.
@@ -33,15 +34,43 @@ impl Session {
         is_left
     }
 
-    /// Takes what holds the position up, to be delivered again, and counts it.
-    pub(in crate::consumer) fn take_holes(&self) -> Ranges {
+    /// Waits until something was dropped. Cancel safe.
+    pub(in crate::consumer) async fn something_dropped(&self) {
+        while !self.acks().has_dropped() {
+            self.dropped.notified().await;
+        }
+    }
+
+    /// What of it is to come again now, and when to look again.
+    pub(in crate::consumer) fn look_at_dropped(&self, patience: Patience) -> Look {
+        let now = self.flow.clock().now();
+        let handed_out_to = self.handed_out_to();
+        let mut acks = self.acks();
+        let look = acks.look_at_dropped(now, handed_out_to, patience);
+        let waiting = match look.due.is_empty() {
+            true => acks.waits_for_held(handed_out_to),
+            false => None,
+        };
+        drop(acks);
+        if let Some((dropped, held)) = waiting {
+            self.tell_of_waiting(dropped, held);
+        }
+        look
+    }
+
+    /// Takes those of `due` that are not done meanwhile, to be delivered again, and counts them.
+    pub(in crate::consumer) fn take_dropped(&self, due: &Ranges) -> Ranges {
         let mut acks = self.acks();
         let first = !acks.has_pending();
-        let holes = acks.take_holes();
-        if first && acks.has_pending() {
+        let warning = acks.warning_of(due);
+        let dropped = acks.take_dropped(due);
+        let wake_keeper = first && acks.has_pending();
+        drop(acks);
+        self.warn(warning);
+        if wake_keeper {
             self.work.notify_one();
         }
-        holes
+        dropped
     }
 
     /// Takes what is due to be delivered again; waits until something is.
@@ -91,16 +120,6 @@ impl Session {
     /// A handle is made for a message that is moved away.
     pub(in crate::consumer) fn begin_move(&self) {
         self.moves.fetch_add(1, Ordering::Release);
-    }
-
-    pub(in crate::consumer) fn has_hole(&self) -> bool {
-        self.acks().has_hole()
-    }
-
-    pub(in crate::consumer) async fn hole(&self) {
-        while !self.has_hole() {
-            self.holes.notified().await;
-        }
     }
 
     /// How often the messages of `offsets` were begun before, those that were.

@@ -110,9 +110,9 @@ impl Log {
         self.batches.iter().take_while(move |b| b.end() <= before)
     }
 
-    /// Drops the oldest batches, so many, and gives the bytes that it frees.
-    pub(super) fn drop_oldest(&mut self, count: usize) -> usize {
-        self.batches.drain(..count).map(|batch| batch.size()).sum()
+    /// Takes the oldest batches out, so many.
+    pub(super) fn take_oldest(&mut self, count: usize) -> Vec<Batch> {
+        self.batches.drain(..count).collect()
     }
 
     /// The group that is the furthest behind, and its position.

@@ -4,9 +4,9 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::time::SystemTime;
 
-use super::log::{Log, batch_size};
+use super::log::{Batch, Log, batch_size};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::group::{self, StoredGroup, no_group, no_partition};
+use crate::storage::group::{self, NEIGHBOURS, StoredGroup, missing, no_group};
 use crate::storage::ids::{Ids, Outcome};
 use crate::storage::{
     Append, Appended, Group, GroupState, Id, Lease, Liveness, Name, Partition, Reset,
@@ -50,10 +50,25 @@ impl State {
     }
 
     pub(super) fn log(&mut self, partition: &Partition) -> Result<&mut Log> {
-        self.streams
-            .get_mut(&partition.stream)
-            .and_then(|logs| logs.get_mut(partition.index as usize))
-            .ok_or_else(|| no_partition(partition))
+        if self.find(partition).is_none() {
+            return Err(self.missing(partition));
+        }
+        let log = self.find(partition);
+        log.ok_or_else(|| missing(partition, None, std::iter::empty()))
+    }
+
+    /// Looked for once, which `log` cannot.
+    fn find(&mut self, partition: &Partition) -> Option<&mut Log> {
+        let logs = self.streams.get_mut(&partition.stream)?;
+        logs.get_mut(partition.index as usize)
+    }
+
+    #[cold]
+    fn missing(&self, partition: &Partition) -> Error {
+        let partitions = self.streams.get(&partition.stream);
+        let partitions = partitions.map(|logs| logs.len() as u32);
+        let names = self.streams.keys().take(2 * NEIGHBOURS).map(Name::as_str);
+        missing(partition, partitions, names)
     }
 
     /// The group, if the lease is still this one.
@@ -82,13 +97,17 @@ impl State {
             return Ok(Appended::Fenced(lost));
         }
         for row in &append.rows {
-            self.log(&row.partition)?;
+            if self.find(&row.partition).is_none() {
+                return Err(self.missing(&row.partition));
+            }
         }
         self.commit_and_make_room(append)?;
         let mut rows = Vec::with_capacity(append.rows.len());
         for row in &append.rows {
             let sequence = self.sequence;
-            let log = self.log(&row.partition)?;
+            let Some(log) = self.find(&row.partition) else {
+                return Err(self.missing(&row.partition));
+            };
             rows.push(log.append(row.records.clone(), sequence, wall));
             self.bytes += batch_size(&row.records);
             self.sequence += 1;
@@ -134,7 +153,7 @@ impl State {
         if needed > self.max_bytes {
             return Err(Error::invalid(format!(
                 "an append of {needed} bytes does not fit into a memory storage of {} bytes: \
-                 append less at once, or give the storage more",
+                 append less at once, or give the storage more (Options::memory_bytes)",
                 self.max_bytes
             )));
         }
@@ -170,7 +189,8 @@ impl State {
             return Err(self.is_full(needed));
         }
         for (log, count) in logs.iter_mut().zip(dropped) {
-            self.bytes -= log.drop_oldest(count);
+            let gone = log.take_oldest(count);
+            self.bytes -= gone.iter().map(Batch::size).sum::<usize>();
         }
         Ok(())
     }
@@ -188,8 +208,9 @@ impl State {
         let behind = behind.max_by_key(|(waiting, _)| *waiting);
         let (waiting, group) = behind.unwrap_or_else(|| (0, "a group".to_owned()));
         let text = format!(
-            "the memory storage is full ({} of {} bytes, {needed} more wanted): {group} is {waiting} \
-             messages behind and holds them; consume it, trim its stream, or give the storage more",
+            "the memory storage is full ({} of {} bytes, {needed} more wanted): {group} holds the {waiting} \
+             that it has not done; consume it, trim its stream, or give the storage more \
+             (Options::memory_bytes)",
             self.bytes, self.max_bytes
         );
         Error::new(ErrorKind::Unavailable, text)
@@ -243,12 +264,13 @@ impl State {
         Ok(stored.state(Liveness::Unknown, bounds))
     }
 
-    pub(super) fn trim(&mut self, partition: &Partition, before: u64) -> Result<u64> {
+    /// Where the log starts then, and what is to be dropped outside of the lock.
+    pub(super) fn trim(&mut self, partition: &Partition, before: u64) -> Result<(u64, Vec<Batch>)> {
         let log = self.log(partition)?;
         let count = log.until(before).count();
-        let freed = log.drop_oldest(count);
+        let gone = log.take_oldest(count);
         let start = log.bounds().start;
-        self.bytes -= freed;
-        Ok(start)
+        self.bytes -= gone.iter().map(Batch::size).sum::<usize>();
+        Ok((start, gone))
     }
 }

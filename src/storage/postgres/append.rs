@@ -288,6 +288,9 @@ fn answer(append: &Append, places: &[Place]) -> Result<Appended> {
         return Err(forgotten(append.id));
     }
     let is_new = find("new").is_some();
+    if !is_new && find("known").is_none() {
+        return Err(not_understood());
+    }
     let places = match append.rows.len() {
         0 if !places.is_empty() => Vec::new(),
         count => in_order(append.id, places, count)?,
@@ -309,4 +312,30 @@ fn in_order(id: Id, places: &[Place], count: usize) -> Result<Vec<&Place>> {
     let ordered: Option<Vec<&Place>> = ordered.into_iter().collect();
     // Some rows of it were trimmed so long ago that they are gone.
     ordered.ok_or_else(|| forgotten(id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is not understood is no success: a newer schema may say what this code does not know.
+    #[test]
+    fn an_outcome_that_is_not_known_is_an_error() {
+        let append = Append {
+            id: Id::random(),
+            after: None,
+            rows: Vec::new(),
+            commits: Vec::new(),
+        };
+        let place = |outcome: &str| Place {
+            outcome: outcome.to_owned(),
+            number: 0,
+            base: 0,
+            appended_at: None,
+        };
+        assert!(answer(&append, &[place("postponed")]).is_err());
+        assert!(answer(&append, &[]).is_err());
+        let known = answer(&append, &[place("known")]);
+        assert_eq!(known.expect("an answer"), Appended::Known(Vec::new()));
+    }
 }

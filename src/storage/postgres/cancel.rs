@@ -8,21 +8,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::connect::Connections;
 use super::core::Core;
 use super::value::Value;
 use crate::clock::sleep;
 
 /// Cancels what a statement that is late still does, in the background. Its connection is closed by
 /// now, so nothing else can run there.
-pub(super) fn cancel(core: Arc<Core>, pool: Connections) {
+pub(super) fn cancel(core: Arc<Core>) {
     tokio::spawn(async move {
         // It may have come to the server later than it left.
         for pause in [100, 1_000, 10_000] {
             sleep(&core.clock, Duration::from_millis(pause)).await;
             let deadline = i64::try_from(core.deadline.as_micros()).unwrap_or(i64::MAX);
             let values = [Value::Text(&core.sql.mark), Value::Bigint(deadline)];
-            match core.run_once(&pool, &core.sql.cancel, &values).await {
+            match core.run_once(&core.aside, &core.sql.cancel, &values).await {
                 Ok(cancelled) if cancelled.is_empty() => {}
                 Ok(_) => return tracing::debug!("a statement past its deadline was cancelled"),
                 Err(fail) => {

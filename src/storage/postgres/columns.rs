@@ -131,8 +131,13 @@ impl<'r> Reader<'r> {
     }
 
     pub(super) fn text(&mut self) -> Result<&'r str> {
-        let (_, bytes) = self.raw()?.ok_or_else(not_understood)?;
-        std::str::from_utf8(bytes).map_err(|_| not_understood())
+        self.optional_text()?.ok_or_else(not_understood)
+    }
+
+    pub(super) fn optional_text(&mut self) -> Result<Option<&'r str>> {
+        let text = self.raw()?.map(|(_, bytes)| std::str::from_utf8(bytes));
+        // In a database without an encoding names may be any bytes.
+        text.transpose().map_err(|_| nonsense())
     }
 
     /// The id of a transaction, as text.
@@ -173,6 +178,20 @@ impl<'r> Reader<'r> {
         Ok(progress)
     }
 
+    /// What a commit gives: the position; where the acked ranges begin, and then where they end.
+    pub(super) fn committed(&mut self) -> Result<Progress> {
+        let mut progress = Progress::at(self.offset()?);
+        let bounds = self.array(i64::from_be_bytes)?;
+        let (starts, ends) = bounds.split_at(bounds.len() / 2);
+        let mut acked = Ranges::new();
+        for (start, end) in starts.iter().zip(ends) {
+            let offset = |number: &i64| u64::try_from(*number).map_err(|_| nonsense());
+            acked.insert(offset(start)?..offset(end)?);
+        }
+        progress.merge(&acked);
+        Ok(progress)
+    }
+
     /// What `state` of the schema gives.
     pub(super) fn state(&mut self, sightings: &Sightings) -> Result<GroupState> {
         let owner = self.id()?;
@@ -193,7 +212,8 @@ impl<'r> Reader<'r> {
         let lives = self.optional_bool()?;
         Ok(GroupState {
             owner,
-            liveness: sightings.of(self.id()?, lives),
+            // Where its process is not known, it is the owner that is not there.
+            liveness: sightings.of(self.id()?.or(owner), lives),
             epoch,
             generation,
             progress,
@@ -273,7 +293,7 @@ fn decode_array<T: FromStr, const N: usize>(
     elements.collect()
 }
 
-/// As `bytea_output = hex` has it, which is the default.
+/// As `bytea_output = hex` has it, which messages begin with.
 fn decode_hex(text: &[u8]) -> Option<Vec<u8>> {
     let (pairs, []) = text.strip_prefix(b"\\x")?.as_chunks() else {
         return None;

@@ -1,17 +1,22 @@
-//! Connections: what a session is told, and how they are kept.
+//! Connections, and how they are kept.
 
 use std::ops::{Deref, DerefMut};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, Postgres};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::task::JoinSet;
 
-use super::error::Fail;
+use super::error::{Fail, Whose};
 use super::options::PostgresOptions;
+use super::session::takes_writes;
+use super::settings;
+use super::theirs::Theirs;
 use crate::clock::{Clock, SystemClock, sleep};
 
 /// How long a call waits for a connection.
@@ -20,51 +25,72 @@ pub(super) const ACQUIRE: Duration = Duration::from_secs(5);
 /// A connection that was idle for longer is asked whether it still lives before it is used.
 const FRESH: Duration = Duration::from_secs(1);
 /// And has to answer within this.
-const ANSWER: Duration = Duration::from_secs(1);
+pub(super) const ANSWER: Duration = Duration::from_secs(1);
 /// One that was idle for longer is closed.
 const STALE: Duration = Duration::from_secs(300);
 
-/// The options of a connection of ours: quiet, and with timeouts. What the user sets stays.
-pub(super) fn of_ours(server: PgConnectOptions, options: &PostgresOptions) -> PgConnectOptions {
-    let mut server = server.disable_statement_logging();
-    if server.get_application_name().is_none() {
-        server = server.application_name("flowstream");
+/// How a connection of ours is made.
+#[derive(Clone)]
+pub(super) enum Way {
+    Told(Box<PgConnectOptions>, Arc<PostgresOptions>),
+    /// As the application's pool makes its own by now, with its hooks: its password may change, and it may
+    /// say in each session which role that has.
+    As(PgPool, Arc<PostgresOptions>),
+}
+
+impl Way {
+    /// With the credentials of this moment.
+    async fn server(&self) -> Result<PgConnectOptions, sqlx::Error> {
+        let (server, options) = match self {
+            Self::Told(server, options) => ((**server).clone(), options),
+            Self::As(pool, options) => ((*pool.connect_options()).clone(), options),
+        };
+        let server = match &options.credentials {
+            Some(credentials) => credentials.of(server).await?,
+            None => server,
+        };
+        Ok(settings::of_ours(server, options))
     }
-    if options.is_pooled {
-        // Nothing of a session is ours there, and poolers refuse options at the start.
-        return server;
+
+    /// A pool for one connection, which is made when it is asked for.
+    pub(super) async fn pool_of_one(&self) -> Result<PgPool, sqlx::Error> {
+        Ok(self.lazy_pool(self.server().await?))
     }
-    let given = server.get_options().unwrap_or_default().to_owned();
-    let timeout = options.statement_timeout.as_millis().to_string();
-    let settings = [
-        // Functions take their locks first and look then: each look needs a fresh snapshot.
-        ("default_transaction_isolation", "read committed"),
-        ("statement_timeout", &*timeout),
-        ("lock_timeout", "10s"),
-        ("idle_in_transaction_session_timeout", "60s"),
-        ("tcp_user_timeout", "10s"),
-        ("tcp_keepalives_idle", "10"),
-        ("tcp_keepalives_interval", "5"),
-        ("client_connection_check_interval", "5s"),
-        // Every look is by index, as in the functions: see the schema.
-        ("plan_cache_mode", "force_generic_plan"),
-        ("enable_seqscan", "off"),
-        ("enable_hashjoin", "off"),
-        ("enable_mergejoin", "off"),
-        // A look into a large log seems dear to the planner, and is not.
-        ("jit", "off"),
-    ];
-    let ours = settings
-        .into_iter()
-        .filter(|(name, _)| !given.contains(name));
-    server.options(ours)
+
+    fn lazy_pool(&self, server: PgConnectOptions) -> PgPool {
+        let pool = match self {
+            Self::Told(..) => PgPoolOptions::new(),
+            Self::As(pool, _) => pool.options().clone().min_connections(0),
+        };
+        pool.max_connections(1)
+            .acquire_timeout(ACQUIRE)
+            .max_lifetime(None)
+            .idle_timeout(None)
+            .connect_lazy_with(server)
+    }
+
+    pub(super) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        let server = self.server().await?;
+        let (mut connection, options) = match self {
+            Self::Told(_, options) => (server.connect().await?, options),
+            Self::As(_, options) => {
+                let pool = self.lazy_pool(server.clone());
+                (pool.acquire().await?.detach(), options)
+            }
+        };
+        settings::begin(&mut connection, &server, options.is_pooled).await?;
+        Ok(connection)
+    }
 }
 
 /// Where connections come from.
 #[derive(Clone)]
 pub(super) enum Connections {
     Ours(Arc<Kept>),
-    Theirs(PgPool),
+    Theirs(Theirs),
+    /// Ours; while that is in use, whichever comes first, of the pool or ours. So nothing waits for the
+    /// application.
+    Beside(Arc<Kept>, Theirs),
 }
 
 /// One that is in use.
@@ -74,28 +100,57 @@ pub(super) enum Lent {
 }
 
 impl Connections {
-    pub(super) fn ours(server: &PgConnectOptions, most: u32) -> Self {
-        Self::Ours(Arc::new(Kept {
-            server: server.clone(),
-            permits: Arc::new(Semaphore::new(most as usize)),
-            idle: Mutex::default(),
-            clock: SystemClock::new(),
-        }))
+    pub(super) fn ours(way: Way, most: u32) -> Self {
+        Self::Ours(Kept::new(way, most))
+    }
+
+    /// One of ours, and those of a pool of the application.
+    pub(super) fn beside(pool: Theirs, way: Way) -> Self {
+        Self::Beside(Kept::new(way, 1), pool)
     }
 
     pub(super) async fn lend(&self) -> Result<Lent, Fail> {
         match self {
             Self::Ours(kept) => kept.lend().await.map(Lent::Ours),
-            Self::Theirs(pool) => {
-                let connection = pool.acquire().await;
-                connection.map(Lent::Theirs).map_err(Fail::Connecting)
-            }
+            Self::Theirs(pool) => pool.acquire().await.map(Lent::Theirs),
+            Self::Beside(kept, pool) => match kept.permits.clone().try_acquire_owned() {
+                Ok(permit) => match kept.connection(permit).await {
+                    Ok(used) => Ok(Lent::Ours(used)),
+                    // The role may have no more of them.
+                    Err(fail) => pool.take_idle().await.map(Lent::Theirs).ok_or(fail),
+                },
+                Err(TryAcquireError::Closed) => kept.lend().await.map(Lent::Ours),
+                Err(TryAcquireError::NoPermits) => lend_either(kept, pool).await,
+            },
+        }
+    }
+
+    /// One of its sessions takes no writes: the others are asked before they are lent again.
+    pub(super) fn doubt(&self) {
+        if let Self::Ours(kept) | Self::Beside(kept, _) = self {
+            kept.doubts.fetch_add(1, Ordering::AcqRel);
+        }
+        if let Self::Theirs(pool) | Self::Beside(_, pool) = self {
+            pool.doubt();
+        }
+    }
+
+    /// None of ours that is there now is lent again.
+    pub(super) fn forget(&self) {
+        if let Self::Ours(kept) | Self::Beside(kept, _) = self {
+            let now = kept.doubts.fetch_add(1, Ordering::AcqRel) + 1;
+            kept.forgotten.fetch_max(now, Ordering::AcqRel);
+            // Outside of the lock.
+            let idle = std::mem::take(&mut *kept.idle());
+            drop(idle);
         }
     }
 
     /// Closes what is idle, and lends nothing any more; leaves a pool of the application alone.
     pub(super) async fn close(&self) {
-        let Self::Ours(kept) = self else { return };
+        let (Self::Ours(kept) | Self::Beside(kept, _)) = self else {
+            return;
+        };
         kept.permits.close();
         let idle = std::mem::take(&mut *kept.idle());
         let mut closing = JoinSet::new();
@@ -103,6 +158,29 @@ impl Connections {
             closing.spawn(leave(idle.connection));
         }
         closing.join_all().await;
+    }
+}
+
+/// Nobody answers there.
+pub(super) fn silent() -> Fail {
+    let text = format!("no answer within {ACQUIRE:?}");
+    let error = std::io::Error::new(std::io::ErrorKind::TimedOut, text);
+    Fail::Connecting(sqlx::Error::Io(error))
+}
+
+/// Where one gives none, the other may.
+async fn lend_either(kept: &Arc<Kept>, pool: &Theirs) -> Result<Lent, Fail> {
+    let (mut ours, mut theirs) = (pin!(kept.lend()), pin!(pool.acquire()));
+    tokio::select! {
+        biased;
+        lent = &mut ours => match lent {
+            Ok(used) => Ok(Lent::Ours(used)),
+            Err(fail) => theirs.await.map(Lent::Theirs).map_err(|_| fail),
+        },
+        lent = &mut theirs => match lent {
+            Ok(connection) => Ok(Lent::Theirs(connection)),
+            Err(_) => ours.await.map(Lent::Ours),
+        },
     }
 }
 
@@ -146,21 +224,29 @@ impl DerefMut for Lent {
 /// A few connections. The pool of sqlx asks the server each time that one comes back, which costs
 /// another round trip, and waits without an end for a server that is silent.
 pub(super) struct Kept {
-    server: PgConnectOptions,
+    way: Way,
+    most: u32,
     permits: Arc<Semaphore>,
     /// The one that was used last is at the end, and goes first.
     idle: Mutex<Vec<Idle>>,
+    /// How often a session was found to take no writes.
+    doubts: AtomicU64,
+    /// What was made, or asked, when there had been fewer doubts is closed.
+    forgotten: AtomicU64,
     clock: SystemClock,
 }
 
 struct Idle {
     connection: PgConnection,
     since: Duration,
+    /// How many doubts there had been when it was made, or asked.
+    doubts: u64,
 }
 
 /// Closed when it is dropped; only who had an answer gives it back.
 pub(super) struct Used {
     connection: PgConnection,
+    doubts: u64,
     home: Arc<Kept>,
     _permit: OwnedSemaphorePermit,
 }
@@ -169,11 +255,15 @@ impl Used {
     fn give_back(self) {
         let now = self.home.clock.now();
         let mut idle = self.home.idle();
+        if self.doubts < self.home.forgotten.load(Ordering::Acquire) {
+            return;
+        }
         let stale = idle.partition_point(|idle| now.saturating_sub(idle.since) > STALE);
         let stale: Vec<Idle> = idle.drain(..stale).collect();
         idle.push(Idle {
             connection: self.connection,
             since: now,
+            doubts: self.doubts,
         });
         drop(idle);
         drop(stale);
@@ -181,6 +271,18 @@ impl Used {
 }
 
 impl Kept {
+    fn new(way: Way, most: u32) -> Arc<Self> {
+        Arc::new(Self {
+            way,
+            most,
+            permits: Arc::new(Semaphore::new(most as usize)),
+            idle: Mutex::default(),
+            doubts: AtomicU64::new(0),
+            forgotten: AtomicU64::new(0),
+            clock: SystemClock::new(),
+        })
+    }
+
     fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -190,31 +292,48 @@ impl Kept {
         let permit = match permit.await {
             Some(Ok(permit)) => permit,
             Some(Err(_)) => return Err(Fail::Connecting(sqlx::Error::PoolClosed)),
-            None => return Err(Fail::Connecting(sqlx::Error::PoolTimedOut)),
+            None => return Err(Fail::InUse(Whose::Ours, self.most)),
         };
-        let connection = match self.take_living().await {
+        self.connection(permit).await
+    }
+
+    async fn connection(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Result<Used, Fail> {
+        // What is found out from now on may be so of this one.
+        let doubts = self.doubts.load(Ordering::Acquire);
+        let connection = match self.take_good(doubts).await {
             Some(connection) => connection,
-            None => match within(ACQUIRE, self.server.connect()).await {
+            None => match within(ACQUIRE, self.way.connect()).await {
                 Some(connection) => connection.map_err(Fail::Connecting)?,
-                None => return Err(Fail::Connecting(sqlx::Error::PoolTimedOut)),
+                None => return Err(silent()),
             },
         };
         Ok(Used {
             connection,
+            doubts,
             home: self.clone(),
             _permit: permit,
         })
     }
 
-    async fn take_living(&self) -> Option<PgConnection> {
+    /// One that lives, and takes writes where there are doubts of that.
+    async fn take_good(&self, doubts: u64) -> Option<PgConnection> {
         loop {
             let mut idle = self.idle().pop()?;
-            if self.clock.now().saturating_sub(idle.since) <= FRESH {
-                return Some(idle.connection);
-            }
-            match within(ANSWER, idle.connection.ping()).await {
-                Some(Ok(())) => return Some(idle.connection),
-                Some(Err(_)) => {}
+            let is_fresh = self.clock.now().saturating_sub(idle.since) <= FRESH;
+            let is_good = match (idle.doubts == doubts, is_fresh) {
+                (true, true) => return Some(idle.connection),
+                (true, false) => {
+                    let ping = within(ANSWER, idle.connection.ping());
+                    ping.await.map(|pong| pong.is_ok())
+                }
+                (false, _) => {
+                    let asking = within(ANSWER, takes_writes(&mut idle.connection));
+                    asking.await.map(|answer| answer.unwrap_or(false))
+                }
+            };
+            match is_good {
+                Some(true) => return Some(idle.connection),
+                Some(false) => {}
                 // The line is dead, and that of the others, which were idle for longer, is the same.
                 None => self.idle().clear(),
             }

@@ -13,16 +13,20 @@ use super::connect::{Connections, within};
 use super::end::to_the_end;
 use super::error::{Access, Fail, Server};
 use super::follow::Users;
+use super::full_names::with_full_names;
 use super::gate::{Gate, Pass};
+use super::here::Here;
 use super::listen::Listening;
 use super::members::Sightings;
 use super::options::PostgresOptions;
+use super::piece::Pieces;
 use super::schema::for_schema;
+use super::session::{Fate, forget_plans};
+use super::settings;
 use super::tell::Teller;
-use super::user::Here;
 use super::value::{Value, write_into};
-use crate::clock::{Clock, SystemClock};
-use crate::error::Result;
+use crate::clock::{Clock, SystemClock, sleep};
+use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Id;
 
 /// The buffers of a connection that sent or read more than this are let go of: it would keep them for
@@ -36,8 +40,10 @@ pub(crate) struct Core {
     pub(super) schema: String,
     /// Appends and reads.
     pub(super) pool: Connections,
-    /// Leases: they never wait behind a long append.
+    /// Leases: they never wait behind a long append, nor for a connection that the application holds.
     pub(super) leases: Connections,
+    /// What is short: beside a pool of the application it does not wait for it either.
+    pub(super) aside: Connections,
     /// Whether a session of the server is this connection's own: no pooler shares it out.
     pub(super) is_direct: bool,
     pub(super) deadline: Duration,
@@ -49,6 +55,9 @@ pub(crate) struct Core {
     pub(super) listening: Listening,
     pub(super) sightings: Arc<Sightings>,
     pub(super) users: Users,
+    /// Of what is moved out of the outbox, and of what trimming left.
+    pub(super) moves: Pieces,
+    pub(super) sweeps: Pieces,
     pub(super) here: Here,
     /// Of sockets and servers, which no test can let pass.
     pub(super) clock: SystemClock,
@@ -69,6 +78,7 @@ pub(super) struct Sql {
     pub(super) observe: Statement,
     pub(super) notify: Statement,
     pub(super) create_stream: Statement,
+    pub(super) streams_near: Statement,
     pub(super) create_group: Statement,
     pub(super) claim: Statement,
     pub(super) commit_alone: Statement,
@@ -82,7 +92,8 @@ pub(super) struct Sql {
     pub(super) look: Statement,
     pub(super) move_outbox: Statement,
     /// Within a transaction of the application.
-    pub(super) append_in: Arc<str>,
+    pub(super) append_one_in: Arc<str>,
+    pub(super) append_many_in: Arc<str>,
     pub(super) commit_in: Arc<str>,
 }
 
@@ -94,17 +105,14 @@ pub(super) struct Statement {
 
 impl Sql {
     /// The functions say in the schema what they lock.
-    pub(super) fn new(options: &PostgresOptions, tag: &str) -> Self {
+    pub(super) fn new(options: &PostgresOptions, limits_transactions: bool, tag: &str) -> Self {
         let mark = format!("/* flowstream {tag} */ ");
         let settings = match options.is_pooled {
-            true => settings_of_a_message(options),
+            true => settings::of_a_message(options, limits_transactions),
             false => String::new(),
         };
         let statement = |sql: &str, access| {
-            // What it locks, and why, is for those who read the file.
-            let lines = sql.lines().filter(|line| !line.starts_with("--"));
-            let sql = lines.collect::<Vec<&str>>().join("\n");
-            let sql = for_schema(&sql, &options.schema);
+            let sql = for_schema(&to_be_sent(sql), &options.schema);
             Statement {
                 text: format!("{mark}{settings}{sql}").into(),
                 access,
@@ -112,6 +120,7 @@ impl Sql {
         };
         let write = |sql: &str| statement(sql, Access::Write);
         let read = |sql: &str| statement(sql, Access::Read);
+        let within = |sql: &str| for_schema(&to_be_sent(sql), &options.schema).into();
         Self {
             cancel: read(include_str!("sql/cancel.sql")),
             append_alone: write(include_str!("sql/append_alone.sql")),
@@ -126,10 +135,11 @@ impl Sql {
             observe: read(include_str!("sql/observe.sql")),
             notify: read(include_str!("sql/notify.sql")),
             create_stream: write("SELECT {schema}.create_stream($1, $2)"),
+            streams_near: read(include_str!("sql/streams_near.sql")),
             create_group: write(include_str!("sql/create_group.sql")),
             claim: write(
                 "SELECT current_setting('transaction_isolation') = 'read committed', c.* \
-                 FROM {schema}.claim($1, $2, $3, $4, $5, $6, $7) c",
+                 FROM {schema}.claim($1, $2, $3, $4, $5, $6, $7, $8) c",
             ),
             commit_alone: write(include_str!("sql/commit_alone.sql")),
             commit: write(
@@ -140,25 +150,23 @@ impl Sql {
             groups: read(include_str!("sql/groups.sql")),
             reset: write(include_str!("sql/reset.sql")),
             trim: write("SELECT {schema}.trim($1, $2, $3)"),
-            sweep: write("SELECT {schema}.sweep($1, $2, $3)"),
+            sweep: write("SELECT {schema}.sweep($1, $2, $3, $4)"),
             here: read("SELECT {schema}.incarnation()::text"),
             look: read(include_str!("sql/look.sql")),
             move_outbox: write(include_str!("sql/move_outbox.sql")),
-            append_in: for_schema(include_str!("sql/append_in.sql"), &options.schema).into(),
-            commit_in: for_schema(include_str!("sql/commit_in.sql"), &options.schema).into(),
+            append_one_in: within(include_str!("sql/append_one_in.sql")),
+            append_many_in: within(include_str!("sql/append_many_in.sql")),
+            commit_in: within(include_str!("sql/commit_in.sql")),
             mark,
         }
     }
 }
 
-/// What a session of ours is told when it begins, said again in each message, which the server runs
-/// as one transaction.
-fn settings_of_a_message(options: &PostgresOptions) -> String {
-    let timeout = options.statement_timeout.as_millis();
-    format!(
-        "SET LOCAL transaction_isolation = 'read committed'; SET LOCAL lock_timeout = '10s'; \
-         SET LOCAL statement_timeout = '{timeout}ms'; "
-    )
+/// The SQL of a file. What it locks, and why, is for those who read that.
+fn to_be_sent(sql: &str) -> String {
+    let is_comment = |line: &&str| line.trim_start().starts_with("--");
+    let lines = sql.lines().filter(|line| !is_comment(line));
+    with_full_names(&lines.collect::<Vec<&str>>().join("\n"))
 }
 
 impl Core {
@@ -169,18 +177,45 @@ impl Core {
         statement: &Statement,
         values: &[Value<'_>],
     ) -> Result<Vec<PgRow>> {
-        let give_up = self.clock.now() + self.deadline;
-        let mut collisions = 0;
+        let done = self.try_run(pool, statement, values).await;
+        done.map_err(|fail| self.explain(fail, statement))
+    }
+
+    /// A login that was good when the storage was opened may be good again: passwords change.
+    pub(super) fn explain(&self, fail: Fail, statement: &Statement) -> Error {
+        let is_refused = fail.is_refused_login();
+        let error = self.server.explain(fail, statement.access);
+        match is_refused {
+            true => error.with_kind(ErrorKind::Unavailable),
+            false => error,
+        }
+    }
+
+    /// As [`run`](Self::run), where something is to be made of what went wrong.
+    pub(super) async fn try_run(
+        &self,
+        pool: &Connections,
+        statement: &Statement,
+        values: &[Value<'_>],
+    ) -> Result<Vec<PgRow>, Fail> {
+        let give_up = self.clock.now().saturating_add(self.deadline);
+        let (mut collisions, mut is_anew) = (0, false);
         loop {
             let fail = match self.run_once(pool, statement, values).await {
                 Ok(rows) => return Ok(rows),
                 Err(fail) => fail,
             };
             if let (Fail::Late, Some(core)) = (&fail, self.me.upgrade()) {
-                cancel::cancel(core, pool.clone());
+                cancel::cancel(core);
+            }
+            if fail.fate() == Fate::Outdated && !is_anew {
+                // What functions have planned is as old as their session: in another one.
+                is_anew = true;
+                pool.forget();
+                continue;
             }
             if !fail.is_collision() || self.clock.now() >= give_up {
-                return Err(self.server.explain(fail, statement.access));
+                return Err(fail);
             }
             collisions += 1;
             tracing::trace!(collisions, code = fail.code(), "a statement goes again");
@@ -195,14 +230,16 @@ impl Core {
         values: &[Value<'_>],
     ) -> Result<Vec<PgRow>, Fail> {
         let mut connection = pool.lend().await?;
-        let sending = within(self.deadline, self.send(&mut connection, statement, values));
-        let answer = match sending.await {
-            Some(answer) => answer.map_err(Fail::Running),
-            None => Err(Fail::Late),
-        };
-        match &answer {
-            Err(fail) if !fail.leaves_connection() => connection.discard(),
-            _ => {
+        let mut answer = self.ask(&mut connection, statement, values).await;
+        if answer
+            .as_ref()
+            .is_err_and(|fail| fail.fate() == Fate::Outdated)
+            && forget_plans(&mut connection).await
+        {
+            answer = self.ask(&mut connection, statement, values).await;
+        }
+        match answer.as_ref().map_or_else(Fail::fate, |_| Fate::Stays) {
+            Fate::Stays => {
                 let sent: usize = values.iter().map(Value::size).sum();
                 let read: usize = answer.iter().flatten().map(size).sum();
                 if sent.max(read) > KEPT_BUFFER {
@@ -210,8 +247,25 @@ impl Core {
                 }
                 connection.give_back();
             }
+            Fate::Outdated | Fate::Ends => connection.discard(),
+            Fate::ReadOnly => {
+                connection.discard();
+                self.doubt_sessions();
+            }
         }
         answer
+    }
+
+    async fn ask(
+        &self,
+        connection: &mut PgConnection,
+        statement: &Statement,
+        values: &[Value<'_>],
+    ) -> Result<Vec<PgRow>, Fail> {
+        match within(self.deadline, self.send(connection, statement, values)).await {
+            Some(answer) => answer.map_err(Fail::Running),
+            None => Err(Fail::Late),
+        }
     }
 
     async fn send(
@@ -236,7 +290,7 @@ impl Core {
         let most = 1_u64 << collisions.min(5);
         let random = Id::random().0 as u64;
         let pause = Duration::from_micros(random % (most * 1_000));
-        self.clock.sleep_until(self.clock.now() + pause).await;
+        sleep(&self.clock, pause).await;
     }
 
     /// Runs a call to its end, also when its caller lets go of it.

@@ -35,7 +35,9 @@ impl<T: Send + 'static> Future for ToTheEnd<T> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
         let this = self.get_mut();
         let Some(work) = &mut this.work else {
-            return Poll::Ready(Err(ended("a call of the storage was polled after its end")));
+            return Poll::Ready(Err(ended(
+                "a call of the storage was polled after its end: a defect, which should be reported",
+            )));
         };
         if this.runtime.is_none() {
             this.runtime = Handle::try_current().ok();
@@ -43,7 +45,9 @@ impl<T: Send + 'static> Future for ToTheEnd<T> {
         let done = match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(done)) => done,
-            Err(_) => Err(ended("a call of the storage panicked")),
+            Err(_) => Err(ended(
+                "a call of the storage panicked: a defect, which should be reported",
+            )),
         };
         this.work = None;
         Poll::Ready(done)

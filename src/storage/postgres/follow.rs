@@ -11,14 +11,13 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::columns::Reader;
 use super::core::Core;
 use super::gate::Pass;
-use super::log::as_bigint;
-use super::value::Value;
+use super::user::Transaction;
 use crate::clock::Clock;
-use crate::error::Result;
 use crate::storage::Group;
+
+mod ends;
 
 /// The transactions, and the task that looks for their ends while there are some.
 #[derive(Debug, Default)]
@@ -34,7 +33,9 @@ struct State {
     next: u64,
     /// There may be something to move.
     must_move: bool,
-    /// What the last move saw.
+    /// When that was asked for last.
+    asked: Duration,
+    /// What the last move saw, and where.
     seen: Option<String>,
     /// Somebody said that a transaction is over. With the pass, closing waits until that was heeded.
     told: Option<Pass>,
@@ -44,7 +45,7 @@ struct State {
 
 #[derive(Debug)]
 struct Open {
-    xid: u64,
+    transaction: Transaction,
     /// The message that is done if the transaction commits; `None` for what it appends.
     ack: Option<Ack>,
 }
@@ -62,6 +63,11 @@ pub(crate) struct Ending(Option<Box<dyn FnOnce(Option<bool>) + Send>>);
 
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// So many rounds that failed are tried again before a closing goes on without them: what is left is
+/// moved by somebody else.
+const TRIES: u32 = 2;
+/// How long the outbox of a process that is gone may lie there, while others poll.
+const NOW_AND_THEN: Duration = Duration::from_secs(5);
 
 /// The storages of the process. A transaction does not say which one it belongs to.
 static STORAGES: Mutex<Vec<Weak<Core>>> = Mutex::new(Vec::new());
@@ -99,14 +105,15 @@ impl Users {
 
 impl Core {
     /// The transaction appends something.
-    pub(super) fn follow_append(self: &Arc<Self>, xid: u64) {
-        self.follow(Open { xid, ack: None });
+    pub(super) fn follow_append(self: &Arc<Self>, transaction: Transaction) {
+        let ack = None;
+        self.follow(Open { transaction, ack });
     }
 
     /// The transaction commits a message.
     pub(crate) fn follow_ack(
         self: &Arc<Self>,
-        xid: u64,
+        transaction: Transaction,
         group: Group,
         offset: u64,
         ending: Ending,
@@ -117,12 +124,12 @@ impl Core {
             ending,
         };
         let ack = Some(ack);
-        self.follow(Open { xid, ack });
+        self.follow(Open { transaction, ack });
     }
 
     fn follow(self: &Arc<Self>, open: Open) {
         let mut state = self.users.state();
-        let is_there = |other: &Open| other.xid == open.xid && other.ack.is_none();
+        let is_there = |other: &Open| other.transaction == open.transaction && other.ack.is_none();
         if open.ack.is_none() && state.open.values().any(is_there) {
             return;
         }
@@ -132,21 +139,33 @@ impl Core {
         self.run_following(state);
     }
 
-    /// Looks into the outbox, without a reason.
-    pub(super) fn move_soon(self: &Arc<Self>) {
+    /// From now on it hears of transactions that are over.
+    pub(super) fn register(self: &Arc<Self>) {
         let mut storages = STORAGES.lock().unwrap_or_else(PoisonError::into_inner);
         storages.retain(|core| core.strong_count() > 0);
         storages.push(Arc::downgrade(self));
-        drop(storages);
+    }
+
+    /// Looks into the outbox now and then: what a process left that is gone is moved by those that poll.
+    pub(super) fn move_now_and_then(self: &Arc<Self>) {
+        let now = self.clock.now();
+        if now.saturating_sub(self.users.state().asked) >= NOW_AND_THEN {
+            self.move_soon();
+        }
+    }
+
+    /// Looks into the outbox: something may be there that is of no transaction of this process.
+    pub(super) fn move_soon(self: &Arc<Self>) {
         let mut state = self.users.state();
         state.must_move = true;
+        state.asked = self.clock.now();
         state.told = self.gate.enter().ok();
         self.run_following(state);
     }
 
     fn told(self: &Arc<Self>, xid: u64) {
         let mut state = self.users.state();
-        if !state.open.values().any(|open| open.xid == xid) {
+        if !state.open.values().any(|open| open.transaction.xid == xid) {
             return;
         }
         if state.told.is_none() {
@@ -173,6 +192,16 @@ impl Core {
     }
 }
 
+/// What a look for the ends of transactions came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Round {
+    /// Something was over.
+    Over,
+    Nothing,
+    /// It may succeed later.
+    Failed,
+}
+
 struct Following {
     core: Arc<Core>,
     is_over: bool,
@@ -183,7 +212,8 @@ impl Following {
         let core = self.core.clone();
         let (clock, users) = (&core.clock, &core.users);
         let mut pause = FIRST_PAUSE;
-        let mut due = clock.now() + pause;
+        let mut due = clock.now().saturating_add(pause);
+        let mut tries = 0;
         loop {
             let told = {
                 let mut state = users.state();
@@ -198,6 +228,7 @@ impl Following {
                 }
                 told
             };
+            let is_told = told.is_some();
             let pass = match told {
                 Some(pass) => pass,
                 None => {
@@ -206,34 +237,43 @@ impl Following {
                         () = users.news.notified() => {
                             // A new one is likely to be short.
                             pause = FIRST_PAUSE;
-                            due = due.min(clock.now() + pause);
+                            due = due.min(clock.now().saturating_add(pause));
                             continue;
                         }
                     }
                     let Ok(pass) = core.gate.enter() else {
+                        // It is being closed, and what it was told of before that is heeded first.
+                        if users.state().told.is_some() {
+                            continue;
+                        }
                         return;
                     };
                     pass
                 }
             };
-            pause = match self.round(&pass).await {
-                true => FIRST_PAUSE,
-                false => (pause * 2).min(LONGEST_PAUSE),
+            let round = self.round(&pass).await;
+            pause = match round {
+                Round::Over => FIRST_PAUSE,
+                Round::Nothing | Round::Failed => (pause * 2).min(LONGEST_PAUSE),
             };
-            due = clock.now() + pause;
+            due = clock.now().saturating_add(pause);
+            tries = if round == Round::Failed { tries + 1 } else { 0 };
+            if is_told && (1..=TRIES).contains(&tries) {
+                // Closing waits for another try.
+                clock.sleep_until(due).await;
+                users.state().told.get_or_insert(pass);
+            }
         }
     }
 
-    /// Whether something was over.
-    async fn round(&self, pass: &Pass) -> bool {
+    async fn round(&self, pass: &Pass) -> Round {
         let core = &self.core;
-        let ended = match self.look().await {
-            Ok(ended) => ended,
-            Err(error) => {
-                tracing::debug!(%error, "cannot tell yet which transactions are over");
-                Vec::new()
-            }
-        };
+        let mut ended = Vec::new();
+        let looked = self.look(&mut ended).await;
+        if let Err(error) = &looked {
+            tracing::debug!(%error, "cannot tell yet which transactions are over");
+        }
+        let has_failed = looked.is_err();
         let must_move = {
             let mut state = core.users.state();
             let appended = ended.iter().any(|(open, _)| open.ack.is_none());
@@ -247,61 +287,25 @@ impl Following {
             }
         }
         if !must_move {
-            return is_over;
+            return match (has_failed, is_over) {
+                (true, _) => Round::Failed,
+                (false, true) => Round::Over,
+                (false, false) => Round::Nothing,
+            };
         }
         match core.move_outbox(pass).await {
-            Ok(()) => true,
+            Ok(()) if has_failed => Round::Failed,
+            Ok(()) => Round::Over,
             Err(error) if error.is_transient() => {
                 tracing::debug!(%error, "what transactions appended cannot be moved yet");
                 core.users.state().must_move = true;
-                false
+                Round::Failed
             }
             Err(error) => {
                 tracing::warn!(%error, "what transactions appended cannot be moved into the log");
-                false
+                Round::Nothing
             }
         }
-    }
-
-    /// Takes out the transactions that are over; and for each message, whether it is done.
-    async fn look(&self) -> Result<Vec<(Open, bool)>> {
-        let core = &self.core;
-        let (mut numbers, mut xids) = (vec![], vec![]);
-        let (mut streams, mut partitions, mut names, mut offsets) =
-            (vec![], vec![], vec![], vec![]);
-        for (number, open) in &core.users.state().open {
-            numbers.push(*number);
-            xids.push(open.xid.to_string());
-            // The others have no group, and find nothing.
-            let ack = open.ack.as_ref();
-            let of = ack.map(|ack| &ack.group.partition);
-            streams.push(of.map_or_else(String::new, |of| of.stream.as_str().to_owned()));
-            partitions.push(of.map_or(0, |of| of.index as i32));
-            names.push(ack.map_or_else(String::new, |ack| ack.group.name.as_str().to_owned()));
-            offsets.push(ack.map_or(0, |ack| as_bigint(ack.offset)));
-        }
-        if numbers.is_empty() {
-            return Ok(Vec::new());
-        }
-        let values = [
-            Value::Texts(&xids),
-            Value::Texts(&streams),
-            Value::Ints(&partitions),
-            Value::Texts(&names),
-            Value::Bigints(&offsets),
-        ];
-        let rows = core.run(&core.leases, &core.sql.look, &values).await?;
-        let mut ended = Vec::with_capacity(rows.len());
-        let mut state = core.users.state();
-        for row in &rows {
-            let mut columns = Reader::new(row);
-            let number = columns.numbered(&mut numbers)?;
-            let is_done = columns.bool()?;
-            if let Some(open) = state.open.remove(number) {
-                ended.push((open, is_done));
-            }
-        }
-        Ok(ended)
     }
 }
 

@@ -40,6 +40,11 @@ impl Gate {
         Ok(Pass(self.clone()))
     }
 
+    /// Whether somebody waits until all have left.
+    pub(super) fn is_closed(&self) -> bool {
+        self.state().is_closed
+    }
+
     /// Lets nobody in any more, and waits until all have left.
     pub(super) async fn close(&self) {
         self.state().is_closed = true;

@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
+use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::columns::{Reader, encode_ranges, nonsense, not_understood};
 use super::core::Core;
 use super::gate::Pass;
-use super::log::as_bigint;
+use super::log::{as_bigint, slices};
+use super::piece::MOST_ROWS;
 use super::tell::tell;
 use super::value::Value;
 use crate::clock::to_micros;
 use crate::error::Result;
-use crate::storage::group::{active, fenced, no_group, no_partition};
+use crate::storage::group::{active, fenced, no_group};
 use crate::storage::{
     Claim, Group, GroupState, Lease, Name, Notification, Partition, Progress, Reset, Start,
     Verdicts,
@@ -54,44 +56,46 @@ impl Core {
             ],
         );
         let rows = self
-            .run(&self.pool, &self.sql.create_group, &values)
+            .run(&self.aside, &self.sql.create_group, &values)
             .await?;
         let row = rows.first().ok_or_else(not_understood)?;
         match Reader::new(row).bool()? {
             true => Ok(()),
-            false => Err(no_partition(&group.partition)),
+            false => Err(self.missing(&group.partition).await),
         }
     }
 
     pub(super) async fn observe(&self, groups: &[Group]) -> Result<Vec<Option<GroupState>>> {
-        let (streams, partitions) =
-            super::append::arrays(groups.iter().map(|group| group.partition.clone()));
-        let names: Vec<String> = groups.iter().map(|g| g.name.as_str().to_owned()).collect();
-        let values = [
-            Value::Texts(&streams),
-            Value::Ints(&partitions),
-            Value::Texts(&names),
-        ];
-        let rows = self.run(&self.leases, &self.sql.observe, &values).await?;
         let mut states = vec![None; groups.len()];
-        for row in &rows {
-            let mut columns = Reader::new(row);
-            let place = columns.numbered(&mut states)?;
-            *place = Some(columns.state(&self.sightings)?);
+        for (groups, states) in slices(groups, &mut states) {
+            let (streams, partitions) =
+                super::append::arrays(groups.iter().map(|group| group.partition.clone()));
+            let names: Vec<String> = groups.iter().map(|g| g.name.as_str().to_owned()).collect();
+            let values = [
+                Value::Texts(&streams),
+                Value::Ints(&partitions),
+                Value::Texts(&names),
+            ];
+            for row in &self.run(&self.leases, &self.sql.observe, &values).await? {
+                let mut columns = Reader::new(row);
+                let place = columns.numbered(states)?;
+                *place = Some(columns.state(&self.sightings)?);
+            }
         }
         Ok(states)
     }
 
     pub(super) async fn claim(&self, claim: &Claim) -> Result<GroupState> {
-        let (epoch, generation) = claim.over.unzip();
+        let over = claim.over;
         let member = self.listening.member().await;
         let values = of(
             &claim.group,
             [
                 Value::Id(Uuid::from_u128(claim.owner.0)),
                 Value::OptionalId(member.map(|member| Uuid::from_u128(member.0))),
-                Value::OptionalBigint(epoch.map(as_bigint)),
-                Value::OptionalBigint(generation.map(as_bigint)),
+                Value::OptionalBigint(over.map(|over| as_bigint(over.epoch))),
+                Value::OptionalBigint(over.map(|over| as_bigint(over.generation))),
+                Value::Bool(over.is_some_and(|over| over.counts_attempt)),
             ],
         );
         let rows = self.run(&self.leases, &self.sql.claim, &values).await?;
@@ -101,17 +105,20 @@ impl Core {
         if is_fresh || state.owner != Some(claim.owner) {
             return Ok(state);
         }
-        // Its snapshot may be older than its lock, and lack what transactions of the application did
-        // just before that. Nothing of the old epoch commits any more.
-        let states = self.observe(std::slice::from_ref(&claim.group)).await?;
+        self.look_again(&claim.group).await
+    }
+
+    /// How a group stands whose epoch has changed, where the snapshot may be older than the lock, and
+    /// lack what transactions of the application did just before that. Nothing of the old epoch commits
+    /// any more.
+    async fn look_again(&self, group: &Group) -> Result<GroupState> {
+        let states = self.observe(std::slice::from_ref(group)).await?;
         let state = states.into_iter().next().flatten();
-        state.ok_or_else(|| no_group(&claim.group))
+        state.ok_or_else(|| no_group(group))
     }
 
     pub(super) async fn groups(&self, stream: Option<&Name>) -> Result<Vec<Group>> {
-        let values = [Value::OptionalText(stream.map(Name::as_str))];
-        let rows = self.run(&self.pool, &self.sql.groups, &values).await?;
-        let group = |row| {
+        let group = |row: &PgRow| {
             let mut columns = Reader::new(row);
             let stream = Name::new(columns.text()?).map_err(|_| nonsense())?;
             let index = columns.int()?.ok_or_else(not_understood)?;
@@ -120,7 +127,25 @@ impl Core {
             let partition = Partition { stream, index };
             Ok(Group { partition, name })
         };
-        rows.iter().map(group).collect()
+        let mut groups: Vec<Group> = Vec::new();
+        loop {
+            // Before the first, where there is none yet.
+            let last = groups.last();
+            let of = last.map(|last| &last.partition);
+            let values = [
+                Value::Bool(stream.is_none()),
+                Value::Text(of.map(|of| &of.stream).or(stream).map_or("", Name::as_str)),
+                Value::Int(of.map_or(-1, |of| of.index as i32)),
+                Value::Text(last.map_or("", |last| last.name.as_str())),
+                Value::Int(MOST_ROWS as i32),
+            ];
+            let rows = self.run(&self.pool, &self.sql.groups, &values).await?;
+            let page = rows.iter().map(group);
+            groups.extend(page.collect::<Result<Vec<Group>>>()?);
+            if rows.len() < MOST_ROWS {
+                return Ok(groups);
+            }
+        }
     }
 
     pub(super) async fn reset(self: &Arc<Self>, reset: &Reset, pass: &Pass) -> Result<GroupState> {
@@ -137,12 +162,16 @@ impl Core {
         let rows = self.run(&self.leases, &self.sql.reset, &values).await?;
         let row = rows.first().ok_or_else(|| no_group(&reset.group))?;
         let mut columns = Reader::new(row);
-        if !columns.bool()? {
+        let (is_fresh, is_done) = (columns.bool()?, columns.bool()?);
+        if !is_done {
             return Err(active(&reset.group));
         }
         let partition = reset.group.partition.clone();
         tell(self, pass, vec![Notification::Released(partition)]);
-        columns.state(&self.sightings)
+        match is_fresh {
+            true => columns.state(&self.sightings),
+            false => self.look_again(&reset.group).await,
+        }
     }
 
     pub(super) async fn commit(&self, lease: &Lease, verdicts: &Verdicts) -> Result<Progress> {
@@ -165,28 +194,38 @@ impl Core {
             let without_attempts = &values[..values.len() - 2];
             let commit = self.run(&self.leases, &self.sql.commit_alone, without_attempts);
             if let Some(row) = commit.await?.first() {
-                return Reader::new(row).progress();
+                return Reader::new(row).committed();
             }
             self.commits_alone.was_not();
         }
         let rows = self.run(&self.leases, &self.sql.commit, &values).await?;
         let row = rows.first().ok_or_else(|| fenced(lease))?;
-        Reader::new(row).progress()
+        Reader::new(row).committed()
     }
 
     pub(super) async fn release(&self, lease: &Lease) -> Result<()> {
         let released = Notification::Released(lease.group.partition.clone());
         let text = self.teller.text(&released);
-        let values = of(
-            &lease.group,
-            [
-                Value::Id(Uuid::from_u128(lease.owner.0)),
-                Value::Bigint(as_bigint(lease.epoch)),
-                Value::Text(&self.schema),
-                Value::Text(&text),
-            ],
-        );
-        let rows = self.run(&self.leases, &self.sql.release, &values).await?;
+        let values = |text| {
+            of(
+                &lease.group,
+                [
+                    Value::Id(Uuid::from_u128(lease.owner.0)),
+                    Value::Bigint(as_bigint(lease.epoch)),
+                    Value::Text(&self.schema),
+                    Value::OptionalText(text),
+                ],
+            )
+        };
+        let (leases, release) = (&self.leases, &self.sql.release);
+        let released_so = self.try_run(leases, release, &values(Some(&text))).await;
+        let rows = match released_so {
+            // The queue of notifications is full: nobody is told, and who waits looks by itself.
+            Err(fail) if fail.code().as_deref() == Some("54000") => {
+                self.run(leases, release, &values(None)).await?
+            }
+            rows => rows.map_err(|fail| self.explain(fail, release))?,
+        };
         let row = rows.first().ok_or_else(not_understood)?;
         if Reader::new(row).bool()? {
             self.teller.tell_here([released]);

@@ -2,18 +2,21 @@
 //! that this one lives.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use sqlx::postgres::PgListener;
 use sqlx::{AssertSqlSafe, Executor};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 use super::columns::Reader;
-use super::connect::{ACQUIRE, within};
+use super::connect::{ACQUIRE, Way, within};
+use super::core::Core;
+use super::error::Fail;
 use super::members::Sightings;
 use super::schema::for_schema;
+use super::session::{Fate, takes_writes};
 use super::tell::decode;
 use super::value::{Value, write_into};
 use crate::clock::{Clock, SystemClock, sleep};
@@ -21,15 +24,13 @@ use crate::storage::notify::Notifier;
 use crate::storage::{Id, Notification};
 
 /// The task that listens; it runs from the first subscription on, until this is dropped or closed.
-#[derive(Debug)]
 pub(super) struct Listening {
     shared: Option<Arc<Shared>>,
     open: watch::Sender<bool>,
 }
 
-#[derive(Debug)]
 struct Shared {
-    server: PgConnectOptions,
+    way: Way,
     channel: String,
     tag: String,
     local: Arc<Notifier>,
@@ -37,9 +38,13 @@ struct Shared {
     /// This process, as others see it.
     member: Id,
     enrolment: watch::Sender<Enrolment>,
+    /// Somebody has reason to think that this session is of no use.
+    doubt: Notify,
+    /// Counts how often somebody knew that it is.
+    left: watch::Sender<u64>,
     sightings: Arc<Sightings>,
-    /// The incarnation of the server when it was last heard of.
-    incarnation: Mutex<Option<i64>>,
+    /// Whom the server's incarnation is told.
+    core: Weak<Core>,
 }
 
 /// Whether others can see this process live.
@@ -59,24 +64,27 @@ const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 impl Listening {
-    /// `server` is `None` where nobody is to listen.
+    /// `way` is `None` where nobody is to listen.
     pub(super) fn new(
-        server: Option<PgConnectOptions>,
+        way: Option<Way>,
         channel: &str,
         tag: &str,
         local: Arc<Notifier>,
         sightings: Arc<Sightings>,
+        core: Weak<Core>,
     ) -> Self {
-        let shared = server.map(|server| Shared {
-            server,
+        let shared = way.map(|way| Shared {
+            way,
             channel: channel.to_owned(),
             tag: tag.to_owned(),
             local,
             is_running: AtomicBool::new(false),
             member: Id::random(),
             enrolment: watch::Sender::new(Enrolment::No),
+            doubt: Notify::new(),
+            left: watch::Sender::new(0),
             sightings,
-            incarnation: Mutex::default(),
+            core,
         });
         Self {
             shared: shared.map(Arc::new),
@@ -130,6 +138,20 @@ impl Listening {
         });
     }
 
+    /// Looks at once whether its session takes writes: else it is not where the storage is.
+    pub(super) fn doubt(&self) {
+        if let Some(shared) = &self.shared {
+            shared.doubt.notify_one();
+        }
+    }
+
+    /// Makes another connection: the storage is in another place than the session.
+    pub(super) fn leave(&self) {
+        if let Some(shared) = &self.shared {
+            shared.left.send_modify(|count| *count += 1);
+        }
+    }
+
     pub(super) fn close(&self) {
         self.open.send_replace(false);
     }
@@ -169,74 +191,68 @@ impl Task {
     /// itself, but does not say so each time that something may have been lost.
     async fn listen(&self, clock: &SystemClock, pause: &mut Duration) -> Result<(), sqlx::Error> {
         let shared = &*self.0;
-        let pool = PgPoolOptions::new()
-            .max_connections(1)
-            .acquire_timeout(ACQUIRE)
-            .max_lifetime(None)
-            .idle_timeout(None)
-            .connect_lazy_with(shared.server.clone());
-        let mut listener = PgListener::connect_with(&pool).await?;
+        let mut left = shared.left.subscribe();
+        let mut listener = PgListener::connect_with(&shared.way.pool_of_one().await?).await?;
         listener.ignore_pool_close_event(true);
         listener.eager_reconnect(false);
         let beginning = async {
-            self.enrol(&mut listener).await;
-            listener.listen(&shared.channel).await
+            let is_good = self.enrol(&mut listener).await;
+            if is_good {
+                listener.listen(&shared.channel).await?;
+            }
+            Ok::<bool, sqlx::Error>(is_good)
         };
         match within(ACQUIRE, beginning).await {
-            Some(listens) => listens?,
-            None => return Ok(()),
+            Some(Ok(true)) => {}
+            _ => return Ok(()),
         }
         // What happened before is not told.
         shared.local.send([Notification::Missed]);
         *pause = FIRST_PAUSE;
         loop {
-            let beat = clock.now() + HEARTBEAT;
+            let beat = clock.now().saturating_add(HEARTBEAT);
             tokio::select! {
                 heard = listener.try_recv() => match heard? {
                     Some(heard) => {
                         let notification = decode(&shared.tag, heard.payload());
                         shared.local.send(notification);
+                        continue;
                     }
                     None => return Ok(()),
                 },
-                () = clock.sleep_until(beat) => {
-                    let asking = sqlx::raw_sql("SELECT 1").execute(&mut listener);
-                    match within(ACQUIRE, asking).await {
-                        Some(alive) => _ = alive?,
-                        None => return Ok(()),
-                    }
-                }
+                () = clock.sleep_until(beat) => {}
+                () = shared.doubt.notified() => {}
+                _ = left.changed() => return Ok(()),
+            }
+            // One that takes no writes is on a server that others have left, or will.
+            match within(ACQUIRE, takes_writes(&mut listener)).await {
+                Some(Ok(true)) => {}
+                _ => return Ok(()),
             }
         }
     }
 
     /// Says which backend of the server this process keeps. Without that others learn of its end
-    /// when the lease runs out.
-    async fn enrol(&self, listener: &mut PgListener) {
+    /// when the lease runs out. False if the session is of no use.
+    async fn enrol(&self, listener: &mut PgListener) -> bool {
         let shared = &*self.0;
         let sql = for_schema("SELECT {schema}.enrol($1)", &shared.channel);
         let member = Value::Id(Uuid::from_u128(shared.member.0));
         let sql = write_into(&sql, &[member]);
         let enrolled = listener.fetch_one(sqlx::raw_sql(AssertSqlSafe(sql))).await;
-        let Ok(row) = enrolled else {
-            tracing::debug!("could not say that this process lives");
-            shared.enrolment.send_replace(Enrolment::No);
-            return;
+        let row = match enrolled.map_err(Fail::Running) {
+            Ok(row) => row,
+            Err(fail) => {
+                tracing::debug!(code = fail.code(), "could not say that this process lives");
+                shared.enrolment.send_replace(Enrolment::No);
+                return fail.fate() == Fate::Stays;
+            }
         };
         let incarnation = Reader::new(&row).bigint().ok().flatten();
-        let mut known = shared
-            .incarnation
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if known.is_some() && *known != incarnation {
-            tracing::warn!(
-                schema = shared.channel,
-                "this is another server than before, after a failover or a restore: what the one \
-                 before had acknowledged and not passed on is lost"
-            );
+        if let (Some(core), Some(incarnation)) = (shared.core.upgrade(), incarnation) {
+            core.is_at(&incarnation.to_string());
         }
-        *known = incarnation;
-        drop(known);
         shared.enrolment.send_replace(Enrolment::Yes);
+        true
     }
 }

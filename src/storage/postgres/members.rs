@@ -2,8 +2,8 @@
 //!
 //! The connection that listens is one that its process keeps open for its life. The table `members`
 //! says which backend of the server it is; once that is gone, so is the process, most likely. A
-//! listener that reconnects looks dead for a moment, and so do all processes after a crash of the
-//! server: so one sighting counts for nothing, nor does any while this process has trouble itself.
+//! listener that reconnects looks dead for a moment, and so do all processes after a failover: so one
+//! sighting counts for nothing, nor does any while this process has trouble itself.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -42,15 +42,15 @@ impl Sightings {
         }
     }
 
-    /// What it means that the server shows this of the process of an owner.
-    pub(super) fn of(&self, member: Option<Id>, lives: Option<bool>) -> Liveness {
-        let (Some(member), Some(lives)) = (member, lives) else {
+    /// What it means that the server shows this of an owner: of its process, where that is known.
+    pub(super) fn of(&self, who: Option<Id>, lives: Option<bool>) -> Liveness {
+        let (Some(who), Some(lives)) = (who, lives) else {
             return Liveness::Unknown;
         };
         let now = self.clock.now();
         let mut state = self.state();
         if lives {
-            state.suspects.remove(&member);
+            state.suspects.remove(&who);
             return Liveness::Alive;
         }
         let recovers = |since: Duration| now.saturating_sub(since) < RECOVERY;
@@ -60,7 +60,7 @@ impl Sightings {
         }
         let recent = |last: Duration| now.saturating_sub(last) <= IN_A_ROW;
         state.suspects.retain(|_, (_, last)| recent(*last));
-        let (first, last) = state.suspects.entry(member).or_insert((now, now));
+        let (first, last) = state.suspects.entry(who).or_insert((now, now));
         *last = now;
         match now.saturating_sub(*first) >= APART {
             true => Liveness::Dead,
@@ -84,7 +84,7 @@ mod tests {
 
     async fn pass(sightings: &Sightings, time: Duration) {
         let clock = &sightings.clock;
-        clock.sleep_until(clock.now() + time).await;
+        clock.sleep_until(clock.now().saturating_add(time)).await;
     }
 
     #[tokio::test(start_paused = true)]

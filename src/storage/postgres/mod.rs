@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use futures_core::stream::BoxStream;
-use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 
 pub(crate) use self::core::Core;
@@ -19,18 +18,23 @@ use super::{
 };
 use crate::clock::SystemClock;
 use crate::error::{Error, Result};
+use crate::runtime;
 use alone::Alone;
-use connect::Connections;
-use error::{Fail, Server};
+use connect::{Connections, Way};
+pub(crate) use error::Said;
+use error::Server;
 use follow::Users;
 pub(crate) use follow::{Ending, ended};
 use gate::Gate;
+use here::Here;
 use listen::Listening;
 use members::Sightings;
 pub use options::PostgresOptions;
+use piece::Pieces;
 pub use schema::schema_sql;
+pub(crate) use session::ends_session;
 use tell::Teller;
-use user::Here;
+use theirs::Theirs;
 pub(crate) use user::Outcome;
 
 mod alone;
@@ -39,18 +43,25 @@ mod cancel;
 pub(crate) mod columns;
 mod connect;
 mod core;
+mod credentials;
 mod end;
 mod error;
 mod follow;
+mod full_names;
 mod gate;
 mod group;
+mod here;
 mod listen;
 mod log;
 mod members;
 mod options;
 mod outbox;
+mod piece;
 mod schema;
+mod session;
+mod settings;
 pub(crate) mod tell;
+mod theirs;
 mod user;
 mod value;
 
@@ -58,8 +69,9 @@ mod value;
 ///
 /// Every operation is one statement, so nothing that a caller drops leaves a transaction open. Calls
 /// run in tasks of the tokio runtime from which they are made. What it promises does not depend on
-/// the isolation level or the `synchronous_commit` that the role, the database or the pool has as
-/// a default.
+/// what the role, the database or the server has as settings, nor on the search path of a pool of the
+/// application. In a database that is not in UTF8 a name of a stream or group that its encoding cannot
+/// write is [`Invalid`](crate::ErrorKind::Invalid); messages are bytes everywhere.
 pub struct PostgresStorage {
     core: Arc<Core>,
     local: Arc<Notifier>,
@@ -79,21 +91,16 @@ impl PostgresStorage {
     /// - [`Unavailable`](crate::ErrorKind::Unavailable) if the server cannot be reached or cannot take
     ///   connections now;
     /// - [`Invalid`](crate::ErrorKind::Invalid) if the URL is no such URL, the login is refused, there is
-    ///   no such database, or the name of the schema is not allowed;
+    ///   no such database, the name of the schema is not allowed, it holds something of another
+    ///   application that is in the way, or a setting of the URL or of the storage is refused, as poolers do:
+    ///   see [`pooled`](PostgresOptions::pooled);
     /// - [`Unsupported`](crate::ErrorKind::Unsupported) if the schema is newer than this crate, or not
     ///   there and the role may not make it: the error says what to do.
     ///
-    /// # Panics
-    ///
-    /// Outside of a tokio runtime.
+    /// Tried once: it is [`Options::open`](crate::Options::open) that waits for a server. Outside of a
+    /// tokio runtime with time and I/O enabled it is [`Invalid`](crate::ErrorKind::Invalid), too.
     pub async fn connect(url: &str, options: PostgresOptions) -> Result<Self> {
-        // The error would show parts of the URL.
-        let server: PgConnectOptions = url.parse().map_err(|_| {
-            Error::invalid(
-                "this is no URL of a PostgreSQL server: use \
-                 postgres://user:password@host:port/database",
-            )
-        })?;
+        let server: PgConnectOptions = url.parse().map_err(|error| no_url(&error))?;
         Self::connect_with(server, options).await
     }
 
@@ -103,23 +110,44 @@ impl PostgresStorage {
     ///
     /// As [`connect`](Self::connect).
     pub async fn connect_with(server: PgConnectOptions, options: PostgresOptions) -> Result<Self> {
-        schema::check_name(&options.schema)?;
-        let server = connect::of_ours(server, &options);
-        let name = Server::new(&server);
-        let connection = match connect::within(connect::ACQUIRE, server.connect()).await {
-            Some(connection) => connection.map_err(Fail::Connecting),
-            None => Err(Fail::Late),
-        };
-        let mut connection = connection.map_err(|fail| name.explain(fail, error::Access::Read))?;
-        schema::prepare(&mut connection, &name, &options).await?;
-        connect::leave(connection).await;
-        let pool = Connections::ours(&server, options.max_connections);
-        let leases = Connections::ours(&server, LEASE_CONNECTIONS);
-        Ok(Self::new([pool, leases], &server, &options))
+        let connecting = Box::pin(Self::connect_here(server, options));
+        runtime::opening(&SystemClock::new(), connecting).await
     }
 
-    /// Uses a pool that the application has; the connection that listens is one more, made with the
-    /// options of the pool. Closing the storage leaves the pool open.
+    async fn connect_here(server: PgConnectOptions, options: PostgresOptions) -> Result<Self> {
+        schema::check_name(&options.schema)?;
+        let name = Server::new(&server, &options.schema);
+        let way = Way::Told(Box::new(server), Arc::new(options.clone()));
+        let connection = match connect::within(connect::ACQUIRE, way.connect()).await {
+            Some(connection) => connection.map_err(error::Fail::Connecting),
+            None => Err(connect::silent()),
+        };
+        let mut connection = connection.map_err(|fail| name.explain(fail, error::Access::Read))?;
+        schema::prepare(&mut connection, &name, &options.of_opening()).await?;
+        let here = Here::ask(&mut connection, &options.of_opening()).await;
+        let limits_transactions = settings::limits_transactions(&connection);
+        connect::leave(connection).await;
+        let pool = Connections::ours(way.clone(), options.max_connections);
+        let leases = Connections::ours(way.clone(), LEASE_CONNECTIONS);
+        Ok(Self::new(
+            [pool.clone(), leases, pool],
+            way,
+            name,
+            here,
+            limits_transactions,
+            &options,
+        ))
+    }
+
+    /// Uses a pool that the application has. Closing the storage leaves the pool open.
+    ///
+    /// Beside the pool it has at most two connections: one listens, and one is for leases, for
+    /// looking things up, and for what transactions have appended. They are made as the pool makes its
+    /// own at that time, with its options and its `after_connect`. So none of this waits for a
+    /// connection that the application holds, and a transaction of the application needs no second
+    /// one: a pool of one connection is enough for [`append_in`](crate::postgres::ProducerExt::append_in)
+    /// and [`commit_in`](crate::postgres::DeliveryExt::commit_in). Plain appends and reads take
+    /// connections of the pool: do not await them while a transaction holds the last one.
     ///
     /// The pool's connections keep their settings: where `default_transaction_isolation` is stricter
     /// than read committed, concurrent calls collide and are repeated. Where they have no
@@ -131,56 +159,94 @@ impl PostgresStorage {
     ///
     /// As [`connect`](Self::connect).
     pub async fn from_pool(pool: PgPool, options: PostgresOptions) -> Result<Self> {
+        let opening = Box::pin(Self::from_pool_here(pool, options));
+        runtime::opening(&SystemClock::new(), opening).await
+    }
+
+    async fn from_pool_here(pool: PgPool, options: PostgresOptions) -> Result<Self> {
         schema::check_name(&options.schema)?;
         let server = (*pool.connect_options()).clone();
-        let name = Server::new(&server);
-        let connection = pool.acquire().await.map_err(Fail::Connecting);
+        let name = Server::new(&server, &options.schema);
+        let way = Way::As(pool.clone(), Arc::new(options.clone()));
+        let pool = Theirs::new(pool);
+        let connection = pool.acquire().await;
         let mut connection = connection.map_err(|fail| name.explain(fail, error::Access::Read))?;
-        schema::prepare(&mut connection, &name, &options).await?;
+        if let Err(error) = schema::prepare(&mut connection, &name, &options.of_opening()).await {
+            if error.is_transient() {
+                // What this session cannot do now, another one may.
+                drop(connection.detach());
+                pool.weed().await;
+            }
+            return Err(error);
+        }
+        let here = Here::ask(&mut connection, &options.of_opening()).await;
+        let limits_transactions = settings::limits_transactions(&connection);
         drop(connection);
+        let leases = Connections::beside(pool.clone(), way.clone());
         let pool = Connections::Theirs(pool);
-        Ok(Self::new([pool.clone(), pool], &server, &options))
+        Ok(Self::new(
+            [pool, leases.clone(), leases],
+            way,
+            name,
+            here,
+            limits_transactions,
+            &options,
+        ))
     }
 
     fn new(
-        [pool, leases]: [Connections; 2],
-        server: &PgConnectOptions,
+        [pool, leases, aside]: [Connections; 3],
+        way: Way,
+        server: Server,
+        here: Here,
+        limits_transactions: bool,
         options: &PostgresOptions,
     ) -> Self {
         let local = Arc::new(Notifier::new());
         let teller = Teller::new(local.clone());
         let listen_on = match &options.listen_on {
-            Some(direct) => Some(connect::of_ours(direct.clone(), &PostgresOptions::new())),
-            None => (!options.is_pooled).then(|| server.clone()),
+            Some(direct) => {
+                let mut direct_options = PostgresOptions::new();
+                direct_options.credentials = options.credentials.clone();
+                Some(Way::Told(
+                    Box::new(direct.clone()),
+                    Arc::new(direct_options),
+                ))
+            }
+            None => (!options.is_pooled).then_some(way),
         };
         let listen_on = listen_on.filter(|_| options.listens);
         let sightings = Arc::new(Sightings::new(SystemClock::new()));
-        let listening = Listening::new(
-            listen_on,
-            &options.schema,
-            teller.tag(),
-            local.clone(),
-            sightings.clone(),
-        );
         let core = Arc::new_cyclic(|me| Core {
             me: me.clone(),
-            server: Server::new(server),
+            server,
             schema: options.schema.clone(),
             pool,
             leases,
+            aside,
             is_direct: !options.is_pooled,
             deadline: options.deadline(),
             gate: Gate::default(),
-            sql: Sql::new(options, teller.tag()),
+            sql: Sql::new(options, limits_transactions, teller.tag()),
             appends_alone: Alone::default(),
             commits_alone: Alone::default(),
+            listening: Listening::new(
+                listen_on,
+                &options.schema,
+                teller.tag(),
+                local.clone(),
+                sightings.clone(),
+                me.clone(),
+            ),
             teller,
-            listening,
             sightings,
             users: Users::default(),
-            here: Here::default(),
+            moves: Pieces::default(),
+            sweeps: Pieces::default(),
+            here,
             clock: SystemClock::new(),
         });
+        core.register();
         // Of a process that is gone.
         core.move_soon();
         Self { core, local }
@@ -189,6 +255,26 @@ impl PostgresStorage {
     pub(crate) fn core(&self) -> &Arc<Core> {
         &self.core
     }
+}
+
+/// Other errors than these would show parts of the URL.
+fn no_url(error: &sqlx::Error) -> Error {
+    const HARMLESS: [&str; 6] = [
+        "empty host",
+        "invalid port number",
+        "invalid domain character",
+        "invalid international domain name",
+        "invalid IPv4 address",
+        "invalid IPv6 address",
+    ];
+    let said = error.to_string();
+    let what = HARMLESS.iter().find(|text| said.contains(**text));
+    let what = what.map_or(String::new(), |text| format!(" ({text})"));
+    Error::invalid(format!(
+        "this is no URL of a PostgreSQL server{what}: write postgres://ROLE:PASSWORD@HOST:PORT/DATABASE, \
+         where characters of a password such as @ : / # are written as %40 %3A %2F %23, and only \
+         parameters that sqlx knows"
+    ))
 }
 
 impl Drop for PostgresStorage {

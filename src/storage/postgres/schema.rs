@@ -1,11 +1,12 @@
 //! The schema: its name, and making it at open.
 
 use sqlx::postgres::PgConnection;
-use sqlx::{AssertSqlSafe, Executor, Row};
+use sqlx::{Executor, Row};
 
 use super::connect::within;
 use super::error::{Access, Fail, Server};
 use super::options::PostgresOptions;
+use super::settings::message;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What makes each version out of the one before, in the order in which its parts need each other;
@@ -74,19 +75,23 @@ pub(super) fn check_name(schema: &str) -> Result<()> {
     let is_allowed = schema.len() <= 48
         && letters.next().is_some_and(is_letter)
         && letters.all(|c| is_letter(c) || c.is_ascii_digit())
-        && !schema.starts_with("pg_");
+        && !schema.starts_with("pg_")
+        && schema != "information_schema";
     if is_allowed {
         return Ok(());
     }
     Err(Error::invalid(format!(
-        "{schema:?} cannot be the name of the schema: use letters, digits and _, at most 48, and no \
-         pg_ at the start"
+        "{schema:?} cannot be the name of the schema: use letters, digits and _, at most 48, and none \
+         of the server's own, which are information_schema and those that begin with pg_"
     )))
 }
 
+/// What is found in a schema.
 enum Found {
     Nothing,
     Version(i32),
+    /// Somebody else's: what it is.
+    Strange(String),
 }
 
 /// Checks the schema, and makes or migrates it where that is needed and allowed, within the time
@@ -107,12 +112,14 @@ async fn prepare_now(
 ) -> Result<()> {
     let explain = |error| server.explain(Fail::Running(error), Access::Read);
     let schema = &options.schema;
-    let mut is_made = false;
+    // What was in the way when it was to be made.
+    let mut made: Option<Option<String>> = None;
     // The second look is at what was made, by this process or by another.
     loop {
-        match find(connection, schema).await.map_err(explain)? {
-            Found::Version(VERSION) => return Ok(()),
-            Found::Version(version) if version > VERSION => {
+        let found = find(connection, options).await.map_err(explain)?;
+        match (found, made) {
+            (Found::Version(VERSION), _) => return Ok(()),
+            (Found::Version(version), _) if version > VERSION => {
                 let text = format!(
                     "the schema {schema} in {} has the version {version}, and this flowstream knows \
                      {VERSION} at most: update flowstream",
@@ -120,49 +127,63 @@ async fn prepare_now(
                 );
                 return Err(Error::new(ErrorKind::Unsupported, text));
             }
-            _ if is_made || !options.migrates => {
-                return Err(missing(server, schema, "and was not to be made"));
+            (Found::Strange(what), _) | (_, Some(Some(what))) => {
+                return Err(in_the_way(server, schema, &what));
             }
-            _ => {}
+            (_, None) if options.migrates => {}
+            _ => return Err(missing(server, schema, "and was not to be made")),
         }
-        make(connection, server, options).await?;
-        is_made = true;
+        made = Some(make(connection, server, options).await?);
     }
 }
 
-async fn find(connection: &mut PgConnection, schema: &str) -> Result<Found, sqlx::Error> {
-    let sql = for_schema("SELECT version FROM {schema}.version", schema);
-    match connection
-        .fetch_optional(sqlx::raw_sql(AssertSqlSafe(sql)))
-        .await
-    {
-        Ok(Some(row)) => Ok(Found::Version(row.try_get(0)?)),
-        Ok(None) => Ok(Found::Nothing),
-        Err(sqlx::Error::Database(error))
-            if ["42P01", "3F000"].contains(&error.code().as_deref().unwrap_or_default()) =>
-        {
-            Ok(Found::Nothing)
+async fn find(
+    connection: &mut PgConnection,
+    options: &PostgresOptions,
+) -> Result<Found, sqlx::Error> {
+    let sql = for_schema(include_str!("sql/find.sql"), &options.schema);
+    let finding = message(connection, options, &sql);
+    let row = match connection.fetch_optional(finding).await {
+        Ok(row) => row,
+        Err(sqlx::Error::Database(error)) => {
+            return match error.code().as_deref() {
+                Some("42P01" | "3F000") => Ok(Found::Nothing),
+                Some("42703") => Ok(Found::Strange(error.message().to_owned())),
+                _ => Err(sqlx::Error::Database(error)),
+            };
         }
-        Err(error) => Err(error),
-    }
+        Err(error) => return Err(error),
+    };
+    let strange = || Found::Strange("its version is another application's".to_owned());
+    let Some(row) = row else {
+        return Ok(strange());
+    };
+    let (version, is_ours): (Option<String>, bool) = (row.try_get(0)?, row.try_get(1)?);
+    let version = version.and_then(|version| version.parse().ok());
+    Ok(match version {
+        Some(version) if is_ours => Found::Version(version),
+        _ => strange(),
+    })
 }
 
+/// Makes the schema; or says what is in the way.
 async fn make(
     connection: &mut PgConnection,
     server: &Server,
     options: &PostgresOptions,
-) -> Result<()> {
+) -> Result<Option<String>> {
     const ATTEMPTS: u32 = 10;
     let sql = schema_sql(options)?;
     for attempt in 1.. {
-        let made = connection
-            .execute(sqlx::raw_sql(AssertSqlSafe(sql.clone())))
-            .await;
-        let Err(error) = made else { break };
+        let making = message(connection, options, &sql);
+        let Err(error) = connection.execute(making).await else {
+            break;
+        };
         let fail = Fail::Running(error);
         match fail.code().as_deref() {
             // Another made it meanwhile, seen through an older snapshot.
-            Some("40001" | "23505" | "42P06" | "42P07") if attempt < ATTEMPTS => {}
+            Some("40001" | "23505" | "42P06") if attempt < ATTEMPTS => {}
+            Some("42P07" | "42710" | "42723") => return Ok(Some(fail.said())),
             Some("42501") => {
                 return Err(missing(
                     server,
@@ -173,15 +194,23 @@ async fn make(
             _ => return Err(server.explain(fail, Access::Read)),
         }
     }
-    Ok(())
+    Ok(None)
+}
+
+fn in_the_way(server: &Server, schema: &str, what: &str) -> Error {
+    Error::invalid(format!(
+        "the schema {schema} in {} has something of another application in it: {what}; give flowstream \
+         a schema of its own, with PostgresOptions::schema",
+        server.name()
+    ))
 }
 
 fn missing(server: &Server, schema: &str, why: &str) -> Error {
     let text = format!(
         "the schema {schema} is not in {}, or too old, {why}: let somebody who may run the SQL that \
-         Flowstream::schema_sql() gives (CREATE SCHEMA, and what is in it), then grant this role USAGE \
-         on the schema, SELECT, INSERT, UPDATE, DELETE on its tables, and EXECUTE on its functions",
-        server.name()
+         Flowstream::schema_sql() gives (CREATE SCHEMA, and what is in it), and then, for this role: {}",
+        server.name(),
+        server.grants()
     );
     Error::new(ErrorKind::Unsupported, text)
 }
@@ -203,6 +232,13 @@ mod tests {
         END;\n",
     ];
     const BROKEN: &[&str] = &["    DROP TABLE {schema}.streams;\n    PERFORM 1 / 0;\n"];
+
+    /// Databases in another encoding refused a comment.
+    #[test]
+    fn the_schema_is_ascii() {
+        assert!(migration(STEPS).is_ascii());
+        assert!(include_str!("sql/find.sql").is_ascii());
+    }
 
     fn sql(steps: &[&[&str]]) -> String {
         for_schema(&migration(steps), "flowstream")

@@ -10,8 +10,10 @@ use uuid::Uuid;
 use super::columns::Reader;
 use super::core::Core;
 use super::gate::Pass;
+use super::piece::MOST_ROWS;
 use super::value::Value;
 use crate::clock::Clock;
+use crate::error::Result;
 use crate::storage::notify::Notifier;
 use crate::storage::{Id, Name, Notification, Partition};
 
@@ -121,14 +123,8 @@ impl Telling {
             if texts.is_empty() {
                 return;
             }
-            let me = Uuid::from_u128(core.listening.me().0);
-            let values = [
-                Value::Text(&core.schema),
-                Value::Texts(&texts),
-                Value::Id(me),
-            ];
             let began = core.clock.now();
-            let told = core.run(&core.pool, &core.sql.notify, &values).await;
+            let told = self.tell(&texts).await;
             let now = core.clock.now();
             let took = now.saturating_sub(began);
             let rest = match told.map(|rows| has_audience(&rows)) {
@@ -143,6 +139,21 @@ impl Telling {
             };
             core.clock.sleep_until(now + rest).await;
         }
+    }
+
+    async fn tell(&self, texts: &[String]) -> Result<Vec<PgRow>> {
+        let core = &self.core;
+        let me = Uuid::from_u128(core.listening.me().0);
+        let mut told = Vec::new();
+        for texts in texts.chunks(MOST_ROWS) {
+            let values = [
+                Value::Text(&core.schema),
+                Value::Texts(texts),
+                Value::Id(me),
+            ];
+            told = core.run(&core.aside, &core.sql.notify, &values).await?;
+        }
+        Ok(told)
     }
 }
 

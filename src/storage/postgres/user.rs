@@ -1,6 +1,6 @@
 //! Within a transaction of the application.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::{PgConnection, PgRow};
@@ -10,19 +10,24 @@ use super::columns::{Reader, not_understood};
 use super::core::Core;
 use super::error::{Access, Fail};
 use super::log::as_bigint;
+use super::session::Fate;
 use super::value::{Value, write_into};
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Lease;
 
-/// Which database of which server the storage is in, as that says; unknown at first.
-#[derive(Debug, Default)]
-pub(super) struct Here(Mutex<Option<Arc<str>>>);
+/// A transaction of the application.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Transaction {
+    /// Where its id counts.
+    pub(super) place: Arc<str>,
+    pub(crate) xid: u64,
+}
 
 /// What became of the commit of a message in a transaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It stands in the transaction with this id.
-    Stands(u64),
+    /// It stands in this one.
+    Stands(Transaction),
     /// The lease was lost: the transaction cannot commit.
     Fenced,
     /// Another transaction has done the message: this one cannot commit.
@@ -31,7 +36,7 @@ pub(crate) enum Outcome {
 
 impl Core {
     pub(crate) async fn commit_in(
-        &self,
+        self: &Arc<Self>,
         transaction: &mut PgConnection,
         lease: &Lease,
         offset: u64,
@@ -52,23 +57,14 @@ impl Core {
             .await?;
         let mut columns = Reader::new(&row);
         match columns.text()? {
-            "done" => Ok(Outcome::Stands(columns.xid()?)),
+            "done" => {
+                let xid = columns.xid()?;
+                Ok(Outcome::Stands(Transaction { place: here, xid }))
+            }
             "fenced" => Ok(Outcome::Fenced),
             "taken" => Ok(Outcome::Taken),
             _ => Err(not_understood()),
         }
-    }
-
-    pub(super) async fn here(&self) -> Result<Arc<str>> {
-        let known = || self.here.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(here) = known().clone() {
-            return Ok(here);
-        }
-        let rows = self.run(&self.pool, &self.sql.here, &[]).await?;
-        let row = rows.first().ok_or_else(not_understood)?;
-        let here: Arc<str> = Reader::new(row).text()?.into();
-        *known() = Some(here.clone());
-        Ok(here)
     }
 
     /// Runs a statement that gives one row on the connection of a transaction. What goes wrong there
@@ -82,22 +78,27 @@ impl Core {
         let answer = if self.is_direct {
             let query = sqlx::query(AssertSqlSafe(sql.clone()));
             let query = values.iter().fold(query, |query, value| value.bind(query));
-            query.fetch_one(transaction).await
+            query.fetch_one(&mut *transaction).await
         } else {
             let sql = write_into(sql, values);
             sqlx::raw_sql(AssertSqlSafe(sql))
-                .fetch_one(transaction)
+                .fetch_one(&mut *transaction)
                 .await
         };
-        answer.map_err(|error| self.explain_within(error))
+        match answer.map_err(Fail::Running) {
+            Ok(row) => Ok(row),
+            Err(fail) => {
+                self.heed_within(transaction, &fail).await;
+                Err(self.explain_within(fail))
+            }
+        }
     }
 
-    fn explain_within(&self, error: sqlx::Error) -> Error {
-        let fail = Fail::Running(error);
+    fn explain_within(&self, fail: Fail) -> Error {
         match fail.code().as_deref() {
             Some("ZF003" | "3F000" | "42P01" | "42883") => {
                 // After a failover the storage may be in another place than it was.
-                *self.here.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                self.here.doubt();
                 Error::invalid(format!(
                     "the transaction is in another database than the storage, which is in the schema \
                      {} in {}, or that has failed over since: this one can only be rolled back; begin \
@@ -117,6 +118,12 @@ impl Core {
             Some("25P02") => Error::invalid(
                 "an earlier statement of the transaction has failed: it can only be rolled back",
             ),
+            _ if fail.fate() == Fate::Outdated => Error::new(
+                ErrorKind::Unavailable,
+                "the schema of the storage was changed meanwhile: the transaction can only be rolled back; \
+                 begin again",
+            )
+            .with_source(self.server.explain(fail, Access::Read)),
             Some("40001" | "40P01" | "55P03" | "57014") => Error::new(
                 ErrorKind::Unavailable,
                 "the transaction collided with another one, and can only be rolled back: begin again",

@@ -3,7 +3,8 @@
 //! A pooler in transaction mode gives each message of the extended protocol to whatever session is
 //! free, so a statement and its parameters, which sqlx sends apart, may meet different sessions.
 //! There, a statement goes as one message of the simple protocol. Nothing of a value stands in it as
-//! it is: text and bytes are hexadecimal digits, the rest is numbers.
+//! it is: text and bytes are hexadecimal digits, the rest is numbers. What is built in has its full name, as
+//! in the statements.
 
 use std::fmt::Write;
 
@@ -70,7 +71,7 @@ impl<'a> Value<'a> {
         match self {
             Self::Text(text) => write_text(sql, text),
             Self::OptionalText(Some(text)) => write_text(sql, text),
-            Self::OptionalText(None) => sql.push_str("NULL::text"),
+            Self::OptionalText(None) => sql.push_str("NULL::pg_catalog.text"),
             Self::Int(number) | Self::OptionalInt(Some(number)) => {
                 let _ = write!(sql, "({number})::int");
             }
@@ -81,17 +82,21 @@ impl<'a> Value<'a> {
             }
             Self::OptionalBigint(None) => sql.push_str("NULL::bigint"),
             Self::Id(id) | Self::OptionalId(Some(id)) => write_id(sql, id),
-            Self::OptionalId(None) => sql.push_str("NULL::uuid"),
+            Self::OptionalId(None) => sql.push_str("NULL::pg_catalog.uuid"),
             Self::Bool(is_so) => sql.push_str(if is_so { "true" } else { "false" }),
             Self::Bytes(bytes) => write_bytes(sql, bytes),
-            Self::Texts(texts) => {
-                write_array(sql, "text", texts, |sql, text| write_text(sql, text))
-            }
+            Self::Texts(texts) => write_array(sql, "pg_catalog.text", texts, |sql, text| {
+                write_text(sql, text)
+            }),
             Self::Ints(numbers) => write_numbers(sql, "int", numbers),
             Self::Bigints(numbers) => write_numbers(sql, "bigint", numbers),
-            Self::Ids(ids) => write_array(sql, "uuid", ids, |sql, id| write_id(sql, *id)),
+            Self::Ids(ids) => {
+                write_array(sql, "pg_catalog.uuid", ids, |sql, id| write_id(sql, *id))
+            }
             Self::ByteStrings(strings) => {
-                write_array(sql, "bytea", strings, |sql, bytes| write_bytes(sql, *bytes));
+                write_array(sql, "pg_catalog.bytea", strings, |sql, bytes| {
+                    write_bytes(sql, *bytes)
+                });
             }
         }
     }
@@ -107,7 +112,7 @@ fn write_hex(sql: &mut String, bytes: &[u8]) {
 }
 
 fn write_text(sql: &mut String, text: &str) {
-    sql.push_str("convert_from(decode('");
+    sql.push_str("pg_catalog.convert_from(pg_catalog.decode('");
     write_hex(sql, text.as_bytes());
     sql.push_str("', 'hex'), 'UTF8')");
 }
@@ -115,16 +120,16 @@ fn write_text(sql: &mut String, text: &str) {
 fn write_bytes(sql: &mut String, bytes: Option<&[u8]>) {
     match bytes {
         Some(bytes) => {
-            sql.push_str("decode('");
+            sql.push_str("pg_catalog.decode('");
             write_hex(sql, bytes);
             sql.push_str("', 'hex')");
         }
-        None => sql.push_str("NULL::bytea"),
+        None => sql.push_str("NULL::pg_catalog.bytea"),
     }
 }
 
 fn write_id(sql: &mut String, id: Uuid) {
-    let _ = write!(sql, "'{id}'::uuid");
+    let _ = write!(sql, "'{id}'::pg_catalog.uuid");
 }
 
 fn write_array<T>(sql: &mut String, of: &str, all: &[T], write: impl Fn(&mut String, &T)) {
@@ -187,7 +192,7 @@ mod tests {
             Value::Ints(&[1, 2]),
         ];
         let sql = write_into("SELECT f($1, $2) + $3[1], $12", &values);
-        let name = "convert_from(decode('61273b2044524f50', 'hex'), 'UTF8')";
+        let name = "pg_catalog.convert_from(pg_catalog.decode('61273b2044524f50', 'hex'), 'UTF8')";
         assert_eq!(
             sql,
             format!("SELECT f({name}, (-1)::int) + '{{1,2}}'::int[][1], $12")

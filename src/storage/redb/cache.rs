@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use ::redb::{ReadTransaction, ReadableTable};
+use ::redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
 
 use super::error::Fail;
-use super::tables::{APPENDS, REFUSED, Stream, decode_append};
+use super::tables::{APPENDS, REFUSED, SWEEPS, Stream, decode_append};
 use crate::storage::ids::{Ids, Outcome, REMEMBERED};
 use crate::storage::{Id, Name};
 
@@ -19,6 +19,8 @@ pub(super) struct Cache {
     /// The keys in the tables of ids.
     pub(super) appends: Range<u64>,
     pub(super) refused: Range<u64>,
+    /// Whether batches are left that were trimmed away.
+    pub(super) has_sweeps: bool,
 }
 
 /// Where the log of a partition ends.
@@ -50,7 +52,14 @@ impl Cache {
             cache.ids.insert(Id(id.value()), Outcome::Refused);
             extend(&mut cache.refused, key.value());
         }
+        cache.has_sweeps = !txn.open_table(SWEEPS)?.is_empty()?;
         Ok(cache)
+    }
+
+    /// Whether there is anything to delete.
+    pub(super) fn has_old(&self) -> bool {
+        let has_ids = outdated(&self.appends).is_some() || outdated(&self.refused).is_some();
+        has_ids || self.has_sweeps
     }
 
     pub(super) fn has_written(&self, id: Id) -> bool {
@@ -67,12 +76,7 @@ fn extend(keys: &mut Range<u64>, key: u64) {
 
 /// The keys to delete, once as many as are remembered have gathered: in bulk, because each of them
 /// alone would dirty the oldest page with every append.
-pub(super) fn outdated(keys: &mut Range<u64>) -> Option<Range<u64>> {
+pub(super) fn outdated(keys: &Range<u64>) -> Option<Range<u64>> {
     let remembered = REMEMBERED as u64;
-    if keys.end - keys.start < 2 * remembered {
-        return None;
-    }
-    let old = keys.start..keys.end - remembered;
-    keys.start = old.end;
-    Some(old)
+    (keys.end - keys.start >= 2 * remembered).then(|| keys.start..keys.end - remembered)
 }

@@ -2,11 +2,12 @@
 
 use std::sync::PoisonError;
 
-use ::redb::{Database, Durability, ReadableDatabase, WriteTransaction};
+use ::redb::{Database, ReadableDatabase};
 
 use super::cache::Cache;
 use super::core::{Core, Opened};
 use super::error::{Fail, guarded};
+use super::open::begin;
 use super::queue::Operation;
 use super::transaction::Transaction;
 use crate::clock::to_micros;
@@ -16,6 +17,8 @@ type Group = Vec<Box<dyn Operation>>;
 
 /// Where a round broke off.
 enum Broken {
+    /// Nothing was begun, because the file is not where it was.
+    Gone(Fail),
     /// Nothing was begun.
     Begin(Fail),
     /// This operation failed, and nothing was written.
@@ -60,7 +63,7 @@ impl Core {
                     was_reopened = true;
                     let _ = self.reopen(serial);
                 }
-                Broken::Begin(fail) => {
+                Broken::Begin(fail) | Broken::Gone(fail) => {
                     let error = fail.explain(&self.path);
                     return group
                         .into_iter()
@@ -71,6 +74,7 @@ impl Core {
     }
 
     fn try_round(&self, opened: &Opened, group: &mut Group) -> Result<Vec<Notification>, Broken> {
+        opened.place.check().map_err(Broken::Gone)?;
         let mut cache = opened.cache.lock().unwrap_or_else(PoisonError::into_inner);
         // Taken out, so that it is loaded anew after a round that broke off.
         let mut current = match cache.take() {
@@ -88,7 +92,7 @@ impl Core {
         cache: &mut Cache,
         group: &mut Group,
     ) -> Result<Vec<Notification>, Broken> {
-        let txn = guarded(|| begin(db)).map_err(Broken::Begin)?;
+        let txn = guarded(|| begin(db, self.options.has_quick_repair)).map_err(Broken::Begin)?;
         let now = to_micros(self.options.clock.wall());
         let (notifications, has_written) = {
             let mut work = Transaction::new(&txn, cache, self.boot, now);
@@ -129,7 +133,7 @@ impl Core {
     fn find(&self, opened: &Opened, group: &mut Group) -> Result<Vec<usize>, Fail> {
         guarded(|| {
             let mut cache = load(&opened.db)?;
-            let txn = begin(&opened.db)?;
+            let txn = begin(&opened.db, false)?;
             let mut found = Vec::new();
             for (index, operation) in group.iter_mut().enumerate() {
                 if operation.id().is_some_and(|id| cache.has_written(id)) {
@@ -140,12 +144,6 @@ impl Core {
             Ok(found)
         })
     }
-}
-
-fn begin(db: &Database) -> Result<WriteTransaction, Fail> {
-    let mut txn = db.begin_write()?;
-    txn.set_durability(Durability::Immediate)?;
-    Ok(txn)
 }
 
 fn load(db: &Database) -> Result<Cache, Fail> {

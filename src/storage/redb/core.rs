@@ -2,13 +2,15 @@
 
 use std::mem;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Condvar, Mutex, PoisonError, RwLock};
 
 use ::redb::{Database, ReadTransaction, ReadableDatabase};
 
 use super::cache::Cache;
 use super::error::{Fail, guarded};
-use super::open::{self, RedbOptions};
+use super::open::{self, OpenFile, RedbOptions};
+use super::place::{self, FileId, Place};
 use super::queue::Queue;
 use crate::error::{Error, Result};
 use crate::storage::group::closed;
@@ -22,6 +24,7 @@ pub(super) struct Core {
     pub(super) path: PathBuf,
     pub(super) options: RedbOptions,
     pub(super) boot: u64,
+    file_id: FileId,
     pub(super) queue: Mutex<Queue>,
     /// Told when a job of the queue has ended.
     pub(super) job_ended: Condvar,
@@ -37,24 +40,29 @@ enum File {
 }
 
 pub(super) struct Opened {
+    pub(super) place: Place,
     pub(super) db: Database,
     /// Of the writer; `None` before the first write, and after one that was aborted.
     pub(super) cache: Mutex<Option<Cache>>,
+    /// What is old could not be deleted: not tried again before it is opened anew.
+    pub(super) has_failed_sweep: AtomicBool,
     /// Counts how often it was opened anew.
     pub(super) serial: u64,
 }
 
 impl Core {
     pub(super) fn open(path: PathBuf, options: RedbOptions) -> Result<Self> {
-        let (db, boot) = open::open(&path, &options)?;
+        let path = place::absolute(&path)?;
+        let file = open::open(&path, &options)?;
         Ok(Self {
             path,
             options,
-            boot,
+            boot: file.boot,
+            file_id: file.place.id,
             queue: Mutex::default(),
             job_ended: Condvar::new(),
             notifier: Notifier::new(),
-            file: RwLock::new(File::Open(Box::new(Opened::new(db, 0)))),
+            file: RwLock::new(File::Open(Box::new(Opened::new(file, 0)))),
         })
     }
 
@@ -100,8 +108,8 @@ impl Core {
             Ok(())
         });
         tracing::warn!(path = %self.path.display(), "opening the file anew after an error");
-        let db = open::reopen(&self.path, &self.options)?;
-        *file = File::Open(Box::new(Opened::new(db, serial + 1)));
+        let opened = open::reopen(&self.path, &self.options, (self.file_id, self.boot))?;
+        *file = File::Open(Box::new(Opened::new(opened, serial + 1)));
         Ok(())
     }
 
@@ -112,7 +120,9 @@ impl Core {
         self.notifier.close();
         match before {
             File::Open(opened) => {
-                guarded(|| Ok(opened.db.close()?)).map_err(|fail| fail.explain(&self.path))
+                let Opened { place, db, .. } = *opened;
+                drop(place);
+                guarded(|| Ok(db.close()?)).map_err(|fail| fail.explain(&self.path))
             }
             File::Broken(_) | File::Closed => Ok(()),
         }
@@ -128,10 +138,12 @@ impl Drop for Core {
 }
 
 impl Opened {
-    fn new(db: Database, serial: u64) -> Self {
+    fn new(file: OpenFile, serial: u64) -> Self {
         Self {
-            db,
+            place: file.place,
+            db: file.db,
             cache: Mutex::new(None),
+            has_failed_sweep: AtomicBool::new(false),
             serial,
         }
     }

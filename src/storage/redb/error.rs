@@ -1,9 +1,10 @@
 //! What can go wrong with the file, and how it reads.
 
-use std::any::Any;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
+use crate::caught::text_of;
 use crate::error::{Error, ErrorKind};
 
 /// Why an operation broke off; not that it was refused.
@@ -14,6 +15,19 @@ pub(super) enum Fail {
     Damaged(String),
     /// redb panicked: it may on a damaged file.
     Panic(String),
+    /// The file is not where it was.
+    Gone(Gone),
+}
+
+/// What became of a file while it was open.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Gone {
+    /// It has no name any more.
+    Deleted,
+    /// There is another one in its place, or an older state of it.
+    Replaced,
+    /// It was to be opened anew, and there is none.
+    Missing,
 }
 
 impl<E: Into<redb::Error>> From<E> for Fail {
@@ -31,7 +45,7 @@ impl Fail {
                 error,
                 Io(_) | Backend(_) | PreviousIo | LockPoisoned(_) | DatabaseClosed
             ),
-            Self::Damaged(_) => false,
+            Self::Damaged(_) | Self::Gone(_) => false,
             Self::Panic(_) => true,
         }
     }
@@ -42,6 +56,10 @@ impl Fail {
             Self::Redb(error) => {
                 let (kind, text) = explain_redb(&error, &path.to_string());
                 Error::new(kind, text).with_source(error)
+            }
+            Self::Gone(gone) => {
+                let (kind, text) = explain_gone(gone, &path.to_string());
+                Error::new(kind, text)
             }
             Self::Damaged(what) => Error::new(
                 ErrorKind::Data,
@@ -58,6 +76,33 @@ impl Fail {
     }
 }
 
+fn explain_gone(gone: Gone, path: &str) -> (ErrorKind, String) {
+    match gone {
+        Gone::Deleted => (
+            ErrorKind::Data,
+            format!(
+                "the file {path} was deleted while it was open: nothing more is written to it, \
+                 because that would be lost with it; what is in it can be read until it is closed"
+            ),
+        ),
+        Gone::Replaced => (
+            ErrorKind::Data,
+            format!(
+                "the file at {path} is another one, or an older state of it, than the one that \
+                 was opened: nothing more is written; close this storage, and open the one that \
+                 is meant"
+            ),
+        ),
+        Gone::Missing => (
+            ErrorKind::Unavailable,
+            format!(
+                "the file {path} has to be opened anew after an error, and is not there any \
+                 more: put it back"
+            ),
+        ),
+    }
+}
+
 fn explain_redb(error: &redb::Error, path: &str) -> (ErrorKind, String) {
     match error {
         redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => (
@@ -67,7 +112,7 @@ fn explain_redb(error: &redb::Error, path: &str) -> (ErrorKind, String) {
                  there, or share what is open"
             ),
         ),
-        redb::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => (
+        redb::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => (
             ErrorKind::Data,
             format!(
                 "the file {path} is not a redb database, or its first page is damaged: give \
@@ -75,14 +120,11 @@ fn explain_redb(error: &redb::Error, path: &str) -> (ErrorKind, String) {
             ),
         ),
         // It was cut off, or what says where in it something is.
-        redb::Error::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => (
+        redb::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => (
             ErrorKind::Data,
             format!("the file {path} is damaged, it ends too early: restore it from a backup"),
         ),
-        redb::Error::Io(error) => (
-            ErrorKind::Unavailable,
-            format!("the file {path} cannot be read or written now: {error}"),
-        ),
+        redb::Error::Io(error) => explain_io(error, path),
         redb::Error::PreviousIo
         | redb::Error::Backend(_)
         | redb::Error::DatabaseClosed
@@ -109,13 +151,39 @@ fn explain_redb(error: &redb::Error, path: &str) -> (ErrorKind, String) {
     }
 }
 
-/// Runs what redb may panic in. What `work` changes must not be used after a panic.
-pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, Fail>) -> Result<T, Fail> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(Fail::Panic(text(&*panic))))
+fn explain_io(error: &io::Error, path: &str) -> (ErrorKind, String) {
+    use io::ErrorKind::{
+        FileTooLarge, InvalidFilename, NotADirectory, NotFound, PermissionDenied, QuotaExceeded,
+        ReadOnlyFilesystem, StorageFull,
+    };
+
+    let unavailable = |text| (ErrorKind::Unavailable, text);
+    match error.kind() {
+        NotADirectory | InvalidFilename => (
+            ErrorKind::Invalid,
+            format!("{path} is not the path of a file: {error}"),
+        ),
+        NotFound => unavailable(format!("the file {path} is not there any more: {error}")),
+        PermissionDenied => unavailable(format!(
+            "the file {path} cannot be opened: {error}; the user that this process runs as has to \
+             have the rights to read and write it, and to make files in its directory"
+        )),
+        ReadOnlyFilesystem => unavailable(format!(
+            "the file {path} is on a file system that nothing can be written to: {error}"
+        )),
+        StorageFull | QuotaExceeded | FileTooLarge => unavailable(format!(
+            "there is no room for the file {path}: {error}; make some"
+        )),
+        _ => unavailable(format!(
+            "the file {path} cannot be read or written now: {error}"
+        )),
+    }
 }
 
-fn text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-    text.unwrap_or_else(|| "no text".to_owned())
+/// Runs what redb may panic in. What `work` changes must not be used after a panic.
+pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, Fail>) -> Result<T, Fail> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = text_of(&*panic).unwrap_or("no text");
+        Err(Fail::Panic(text.to_owned()))
+    })
 }

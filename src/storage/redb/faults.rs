@@ -1,15 +1,15 @@
 //! A disk that fails when a test says so, and that remembers what was written to it.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io;
-use std::ops::Range;
+use std::ops::{Bound, Range};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use ::redb::StorageBackend;
 use ::redb::backends::FileBackend;
+use ::redb::{BackendError, StorageBackend};
 
 #[derive(Debug, Default)]
 pub(super) struct Faults {
@@ -19,6 +19,7 @@ pub(super) struct Faults {
     /// Which of those that read it fail, counted from 0.
     failing_reads: Mutex<Range<u64>>,
     reads: AtomicU64,
+    pub(super) read_bytes: AtomicU64,
     pub(super) syncs: AtomicU64,
     /// A write that fails has written its first half.
     tears: AtomicBool,
@@ -115,14 +116,6 @@ impl Faults {
             journal.changes.push(change());
         }
     }
-
-    pub(super) fn open(self: &Arc<Self>, path: &Path) -> Result<Disk, redb::DatabaseError> {
-        let file = OpenOptions::new().read(true).write(true).open(path)?;
-        Ok(Disk {
-            file: FileBackend::new(file)?,
-            faults: self.clone(),
-        })
-    }
 }
 
 fn window(counter: &AtomicU64, after: u64, count: u64) -> Range<u64> {
@@ -132,8 +125,8 @@ fn window(counter: &AtomicU64, after: u64, count: u64) -> Range<u64> {
 
 #[derive(Debug)]
 pub(super) struct Disk {
-    file: FileBackend,
-    faults: Arc<Faults>,
+    pub(super) file: FileBackend,
+    pub(super) faults: Arc<Faults>,
 }
 
 impl StorageBackend for Disk {
@@ -144,6 +137,9 @@ impl StorageBackend for Disk {
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let faults = &self.faults;
         faults.call(&faults.reads, &faults.failing_reads, "read")?;
+        faults
+            .read_bytes
+            .fetch_add(out.len() as u64, Ordering::SeqCst);
         self.file.read(offset, out)
     }
 
@@ -177,5 +173,17 @@ impl StorageBackend for Disk {
 
     fn close(&self) -> io::Result<()> {
         self.file.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.try_lock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.query_lock_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.unlock_range(start, end)
     }
 }

@@ -7,6 +7,8 @@ use ::redb::ReadableTable;
 use super::error::Fail;
 use super::tables::{BatchKey, GroupRow, Head, Stream};
 use crate::clock::from_micros;
+use crate::error::Error;
+use crate::storage::group::{self, NEIGHBOURS};
 use crate::storage::{Name, Partition, StoredBatch};
 
 pub(super) fn stream(
@@ -19,6 +21,24 @@ pub(super) fn stream(
     let stream = Stream::decode(name.as_str(), value.value());
     let damaged = || Fail::Damaged(format!("the entry of stream {name}"));
     stream.ok_or_else(damaged).map(Some)
+}
+
+/// What is wrong with a partition that is not there.
+#[cold]
+pub(super) fn missing(
+    streams: &impl ReadableTable<&'static str, &'static [u8]>,
+    partition: &Partition,
+) -> Result<Error, Fail> {
+    let wanted = partition.stream.as_str();
+    let there = stream(streams, &partition.stream)?.map(|stream| stream.partitions);
+    let before = streams.range::<&str>(..wanted)?.rev().take(NEIGHBOURS);
+    let behind = streams.range::<&str>(wanted..)?.take(NEIGHBOURS);
+    let mut names = Vec::new();
+    for entry in before.chain(behind) {
+        names.push(entry?.0.value().to_owned());
+    }
+    let names = names.iter().map(String::as_str);
+    Ok(group::missing(partition, there, names))
 }
 
 /// One partition, by its key in the file, and its name for errors.

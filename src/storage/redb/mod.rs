@@ -15,26 +15,33 @@ use super::{
     Progress, Read, Reset, Start, Storage, StreamSettings, Verdicts,
 };
 use crate::error::{Error, ErrorKind, Result};
+use crate::runtime;
 use core::{Core, Done};
 pub use open::RedbOptions;
 use read::Snapshot;
+pub(crate) use url::check_url;
 
 mod audit;
 mod cache;
 mod commit;
 mod core;
+mod create;
 mod error;
 #[cfg(test)]
 mod faults;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 mod log;
+mod once;
 mod open;
+mod place;
 mod queue;
 mod read;
 mod sum;
+mod sweep;
 mod tables;
 mod transaction;
+mod url;
 mod write;
 
 /// A storage in one file, of which one process has hold at a time.
@@ -42,6 +49,10 @@ mod write;
 /// Writes of all callers that wait are committed together, with one sync of the file; reads are
 /// short snapshots. Both run on the blocking pool of the tokio runtime from which they are called.
 /// After an error of the disk the file is opened anew.
+///
+/// Each commit looks whether the file still has a name, and whether its path still leads to it. If it
+/// was deleted or replaced, writes fail as [`Data`](ErrorKind::Data); what the file holds can be read
+/// until it is closed. What cannot be seen is that something else wrote into the file.
 ///
 /// Dropping the storage closes the file, once what is under way is done; that may wait for the
 /// disk. [`close`](Storage::close) does so without blocking, and tells of errors.
@@ -59,14 +70,13 @@ impl RedbStorage {
     /// - [`Data`](ErrorKind::Data) if it is damaged, or not a file of this crate; it is left as it
     ///   is;
     /// - [`Unsupported`](ErrorKind::Unsupported) if its format is of another version;
-    /// - [`Invalid`](ErrorKind::Invalid) if the path is a directory, or in one that is not there.
-    ///
-    /// # Panics
-    ///
-    /// Outside of a tokio runtime.
+    /// - [`Invalid`](ErrorKind::Invalid) if the path is a directory or a device, in a directory that
+    ///   is not there, or a symbolic link that leads to nothing; and outside of a tokio runtime with
+    ///   time enabled.
     pub async fn open(path: impl AsRef<Path>, options: RedbOptions) -> Result<Self> {
-        let path = path.as_ref().to_owned();
-        let core = on_pool(move || Core::open(path, options)).await?;
+        let (path, clock) = (path.as_ref().to_owned(), options.clock.clone());
+        let opening = Box::pin(on_pool(move || Core::open(path, options)));
+        let core = runtime::opening(&*clock, opening).await?;
         Ok(Self {
             core: Arc::new(core),
         })
@@ -75,7 +85,7 @@ impl RedbStorage {
     /// Reads from a snapshot, on the blocking pool.
     fn snapshot<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Snapshot<'_>) -> Done<T> + Send + 'static,
+        work: impl FnOnce(&Snapshot) -> Done<T> + Send + 'static,
     ) -> BoxFuture<'_, Result<T>> {
         let core = self.core.clone();
         let work = move |txn: &ReadTransaction| work(&Snapshot::new(txn)?);
@@ -86,15 +96,18 @@ impl RedbStorage {
 async fn on_pool<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
+    let runtime = queue::runtime()?;
+    match runtime.spawn_blocking(work).await {
         Ok(done) => done,
         Err(ended) if ended.is_cancelled() => Err(Error::new(
             ErrorKind::Closed,
-            "the tokio runtime that the storage was called on has ended",
+            "the tokio runtime that the storage was called on has ended: call it on one that goes on",
         )),
-        Err(panicked) => {
-            Err(Error::new(ErrorKind::Internal, "reading panicked").with_source(panicked))
-        }
+        Err(panicked) => Err(Error::new(
+            ErrorKind::Internal,
+            "reading a redb storage panicked: a defect, which should be reported",
+        )
+        .with_source(panicked)),
     }
 }
 

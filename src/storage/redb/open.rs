@@ -1,26 +1,32 @@
-//! Opening a file, or making it.
+//! Opening a file.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use ::redb::{Database, ReadableDatabase, ReadableTable};
+#[cfg(not(test))]
+use ::redb::StorageBackend;
+use ::redb::backends::FileBackend;
+use ::redb::{
+    Builder, Database, Durability, ReadableDatabase, ReadableTable, RepairSession, WriteTransaction,
+};
 
 use super::audit::audit;
-use super::error::{Fail, guarded};
-use super::tables::{
-    APPENDS, BATCHES, BOOT, FORMAT, GROUPS, MAGIC, META, NEXT_STREAM, REFUSED, STARTS, STREAMS,
-};
+use super::create::{create, create_in_place, initialise};
+use super::error::{Fail, Gone, guarded};
+use super::once::repair;
+use super::place::{FileId, Found, Place, look};
+use super::tables::{BOOT, FORMAT, MAGIC, META, SWEEPS};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::Id;
 
 /// How to open a [`RedbStorage`](super::RedbStorage).
 #[derive(Debug, Clone)]
 pub struct RedbOptions {
     pub(super) clock: Arc<dyn Clock>,
     cache_bytes: usize,
+    pub(super) has_quick_repair: bool,
     /// Up to this size a file is verified whole when it is opened.
     pub(super) verified_bytes: u64,
     #[cfg(test)]
@@ -33,6 +39,7 @@ impl RedbOptions {
         Self {
             clock,
             cache_bytes: 64 * 1024 * 1024,
+            has_quick_repair: false,
             verified_bytes: VERIFIED_BYTES,
             #[cfg(test)]
             faults: None,
@@ -45,59 +52,88 @@ impl RedbOptions {
         self.cache_bytes = bytes;
         self
     }
+
+    /// Whether a file can be opened at once after a crash, at the price of slower writes; off unless
+    /// set. See [`Options::quick_repair`](crate::Options::quick_repair).
+    #[must_use]
+    pub fn quick_repair(mut self, enabled: bool) -> Self {
+        self.has_quick_repair = enabled;
+        self
+    }
 }
 
 /// Verifying reads the whole file: 0.1 s for this size out of the page cache. Above it redb trusts a
 /// file that was closed cleanly, and the checksums of the values tell what is damaged.
 const VERIFIED_BYTES: u64 = 256 * 1024 * 1024;
 
+/// An open file, which is a storage.
+pub(super) struct OpenFile {
+    /// It goes before the database, whose locks its handle shares.
+    pub(super) place: Place,
+    pub(super) db: Database,
+    /// How often it was opened, by whatever process.
+    pub(super) boot: u64,
+}
+
 /// Opens the file, makes it if it is not there, and counts the boot.
-pub(super) fn open(path: &Path, options: &RedbOptions) -> Result<(Database, u64)> {
-    match fs::metadata(path) {
-        Ok(file) if file.is_dir() => {
-            return Err(Error::invalid(format!(
-                "{} is a directory: give the path of a file in it",
-                path.display()
-            )));
-        }
-        Ok(file) if file.len() == 0 => create_in_place(path)?,
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => create(path)?,
-        Err(error) => return Err(Fail::from(redb::Error::Io(error)).explain(path)),
+pub(super) fn open(path: &Path, options: &RedbOptions) -> Result<OpenFile> {
+    match look(path)? {
+        Found::File => {}
+        Found::EmptyFile => create_in_place(path)?,
+        Found::Nothing => create(path)?,
     }
-    let (db, identity) = open_database(path, options)?;
+    let (mut opened, identity) = open_database(path, options)?;
     // Moved in, because closing a damaged file may panic as well.
     let boot = move || {
         if matches!(identity, Identity::Empty) {
-            initialise(&db)?;
+            initialise(&opened.db)?;
         }
-        let boot = next_boot(&db)?;
-        Ok((db, boot))
+        opened.boot = next_boot(&opened.db, options)?;
+        Ok(opened)
     };
     guarded(boot).map_err(|fail| fail.explain(path))
 }
 
-/// Opens a file that was open before: it is never made anew.
-pub(super) fn reopen(path: &Path, options: &RedbOptions) -> Result<Database> {
-    let (db, identity) = open_database(path, options)?;
-    if matches!(identity, Identity::Empty) {
-        return Err(Fail::Damaged("everything".to_owned()).explain(path));
+/// Opens a file that was open before: it has to be the same one, and is never made anew.
+pub(super) fn reopen(
+    path: &Path,
+    options: &RedbOptions,
+    before: (FileId, u64),
+) -> Result<OpenFile> {
+    let gone = match FileId::at(path) {
+        None => Some(Gone::Missing),
+        Some(found) if found != before.0 => Some(Gone::Replaced),
+        Some(_) => None,
+    };
+    if let Some(gone) = gone {
+        return Err(Fail::Gone(gone).explain(path));
     }
-    Ok(db)
+    let (opened, identity) = open_database(path, options)?;
+    let fail = match identity {
+        Identity::Empty => Fail::Damaged("everything".to_owned()),
+        // Another process may have had it meanwhile; but it never goes back.
+        _ if opened.place.id != before.0 || opened.boot < before.1 => Fail::Gone(Gone::Replaced),
+        _ => return Ok(opened),
+    };
+    Err(fail.explain(path))
 }
 
-fn open_database(path: &Path, options: &RedbOptions) -> Result<(Database, Identity)> {
+fn open_database(path: &Path, options: &RedbOptions) -> Result<(OpenFile, Identity)> {
     let open = || {
-        let db = open_redb(path, options)?;
+        let (db, place) = open_redb(path, options)?;
         let identity = identify(&db)?;
-        if matches!(identity, Identity::Ours) {
-            audit(&db)?;
-        }
-        Ok((db, identity))
+        let boot = match identity {
+            Identity::Ours => {
+                audit(&db)?;
+                last_boot(&db)?
+            }
+            _ => 0,
+        };
+        Ok((OpenFile { place, db, boot }, identity))
     };
-    let (db, identity) = guarded(open).map_err(|fail| fail.explain(path))?;
+    let (opened, identity) = guarded(open).map_err(|fail| fail.explain(path))?;
     let (kind, text) = match identity {
-        Identity::Ours | Identity::Empty => return Ok((db, identity)),
+        Identity::Ours | Identity::Empty => return Ok((opened, identity)),
         Identity::Foreign => (
             ErrorKind::Data,
             "belongs to another application: give a path of its own".to_owned(),
@@ -112,25 +148,71 @@ fn open_database(path: &Path, options: &RedbOptions) -> Result<(Database, Identi
     };
     // Closing a damaged file may panic as well; what it says is of no interest.
     let _ = guarded(|| {
-        drop(db);
+        drop(opened);
         Ok(())
     });
     let text = format!("the file {} {text}", path.display());
     Err(Error::new(kind, text))
 }
 
-fn open_redb(path: &Path, options: &RedbOptions) -> Result<Database, redb::DatabaseError> {
-    let mut builder = Database::builder();
-    builder.set_cache_size(options.cache_bytes);
-    builder.set_check_integrity_on_open(fs::metadata(path)?.len() <= options.verified_bytes);
-    #[cfg(test)]
-    if let Some(faults) = &options.faults {
-        return builder.create_with_backend(faults.open(path)?);
+/// A small file is verified whole. A large one is trusted, if it was closed; otherwise it is repaired
+/// first.
+fn open_redb(path: &Path, options: &RedbOptions) -> Result<(Database, Place), Fail> {
+    let is_verified = fs::metadata(path)?.len() <= options.verified_bytes;
+    let open = |is_repaired: bool| {
+        let mut builder = options.builder();
+        builder.set_check_integrity_on_open(is_verified);
+        if !is_repaired {
+            builder.set_repair_callback(RepairSession::abort);
+        }
+        let file = open_file(path)?;
+        let place = Place::of(path, &file)?;
+        let db = builder.create_with_backend(options.backend(file)?)?;
+        Ok((db, place))
+    };
+    match open(is_verified) {
+        Err(Fail::Redb(redb::Error::RepairAborted)) => {}
+        opened => return opened,
     }
-    builder.open(path)
+    let backend = options.backend(open_file(path)?)?;
+    if let Err(fail) = guarded(|| repair(&mut options.builder(), path, backend)) {
+        // The next one says what is wrong with it, if it is the file.
+        tracing::info!(?fail, "redb repairs the file, and reads it twice for that");
+    }
+    open(true)
 }
 
-enum Identity {
+fn open_file(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    // redb would make a storage of it.
+    match file.metadata()?.len() {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(file),
+    }
+}
+
+impl RedbOptions {
+    fn builder(&self) -> Builder {
+        let mut builder = Database::builder();
+        builder.set_cache_size(self.cache_bytes);
+        builder
+    }
+
+    #[cfg(not(test))]
+    fn backend(&self, file: File) -> Result<impl StorageBackend, Fail> {
+        Ok(FileBackend::new(file)?)
+    }
+
+    #[cfg(test)]
+    fn backend(&self, file: File) -> Result<super::faults::Disk, Fail> {
+        Ok(super::faults::Disk {
+            file: FileBackend::new(file)?,
+            faults: self.faults.clone().unwrap_or_default(),
+        })
+    }
+}
+
+pub(super) enum Identity {
     Ours,
     /// No table at all: the process was killed while it made the file.
     Empty,
@@ -139,7 +221,7 @@ enum Identity {
     Other(u64),
 }
 
-fn identify(db: &Database) -> Result<Identity, Fail> {
+pub(super) fn identify(db: &Database) -> Result<Identity, Fail> {
     let txn = db.begin_read()?;
     let is_empty =
         txn.list_tables()?.next().is_none() && txn.list_multimap_tables()?.next().is_none();
@@ -164,26 +246,16 @@ fn identify(db: &Database) -> Result<Identity, Fail> {
     })
 }
 
-fn initialise(db: &Database) -> Result<(), Fail> {
-    let txn = db.begin_write()?;
-    {
-        let mut meta = txn.open_table(META)?;
-        for (key, value) in [MAGIC, FORMAT, (BOOT, 0), (NEXT_STREAM, 0)] {
-            meta.insert(key, value)?;
-        }
-        txn.open_table(STREAMS)?;
-        txn.open_table(BATCHES)?;
-        txn.open_table(STARTS)?;
-        txn.open_table(GROUPS)?;
-        txn.open_table(APPENDS)?;
-        txn.open_table(REFUSED)?;
-    }
-    Ok(txn.commit()?)
+fn last_boot(db: &Database) -> Result<u64, Fail> {
+    let meta = db.begin_read()?.open_table(META)?;
+    Ok(meta.get(BOOT)?.map_or(0, |boot| boot.value()))
 }
 
-fn next_boot(db: &Database) -> Result<u64, Fail> {
-    let txn = db.begin_write()?;
+fn next_boot(db: &Database, options: &RedbOptions) -> Result<u64, Fail> {
+    let txn = begin(db, options.has_quick_repair)?;
     let boot = {
+        // A file that was made before there was this table.
+        txn.open_table(SWEEPS)?;
         let mut meta = txn.open_table(META)?;
         let last = meta.get(BOOT)?.map_or(0, |boot| boot.value());
         meta.insert(BOOT, last + 1)?;
@@ -193,50 +265,10 @@ fn next_boot(db: &Database) -> Result<u64, Fail> {
     Ok(boot)
 }
 
-/// Makes the file beside its place and links it there when it is whole, so that a crash leaves
-/// either no file or a good one, and two processes that do so at once get the same file.
-fn create(path: &Path) -> Result<()> {
-    let directory = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    if !directory.is_dir() {
-        return Err(Error::invalid(format!(
-            "the directory {} is not there: make it before {} is opened",
-            directory.display(),
-            path.display()
-        ))
-        .with_source(io::Error::from(io::ErrorKind::NotFound)));
-    }
-    let draft = draft_of(path);
-    let linked = create_in_place(&draft).and_then(|()| match fs::hard_link(&draft, path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        linked => linked.map_err(|error| Fail::from(redb::Error::Io(error)).explain(path)),
-    });
-    // What is left of it is of no use, and in nobody's way.
-    let _ = fs::remove_file(&draft);
-    if linked.is_err() && !path.exists() {
-        // A file system without links.
-        create_in_place(path)?;
-    }
-    // Not every system can sync a directory; then it does so by itself.
-    let _ = File::open(directory).and_then(|directory| directory.sync_all());
-    Ok(())
-}
-
-fn draft_of(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", Id::random()));
-    path.with_file_name(name)
-}
-
-fn create_in_place(path: &Path) -> Result<()> {
-    let create = || {
-        let db = Database::builder().create(path)?;
-        if matches!(identify(&db)?, Identity::Empty) {
-            initialise(&db)?;
-        }
-        Ok(db.close()?)
-    };
-    guarded(create).map_err(|fail| fail.explain(path))
+/// Begins what is on the disk once it is committed.
+pub(super) fn begin(db: &Database, has_quick_repair: bool) -> Result<WriteTransaction, Fail> {
+    let mut txn = db.begin_write()?;
+    txn.set_durability(Durability::Immediate)?;
+    txn.set_quick_repair(has_quick_repair);
+    Ok(txn)
 }

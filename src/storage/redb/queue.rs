@@ -1,4 +1,5 @@
-//! What waits for the writer, and the job that writes it: one call of the blocking pool a commit.
+//! What waits for the writer, and the job that writes it: one call of the blocking pool a commit,
+//! and a piece of what is to be deleted.
 
 use std::mem;
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -115,10 +116,7 @@ impl Core {
     }
 
     fn enqueue(self: &Arc<Self>, push: impl FnOnce(&mut Queue) -> Result<()>) -> Result<()> {
-        let runtime = Handle::try_current().map_err(|error| {
-            Error::closed("a redb storage works on a tokio runtime: call it from one")
-                .with_source(error)
-        })?;
+        let runtime = runtime()?;
         {
             let mut queue = self.queue();
             push(&mut queue)?;
@@ -132,8 +130,9 @@ impl Core {
     }
 
     /// Closes the file when nobody can call any more, so that it can be opened again at once. It
-    /// waits for a job that works on it, but not for one that has not begun: that may need the
-    /// thread that this is called on, and closes the file when it lets go of it.
+    /// waits for a job that works on it, but not for one that has not begun and has something to
+    /// write: that may need the thread that this is called on, and closes the file when it lets go
+    /// of it.
     pub(super) fn abandon(&self) {
         let mut queue = self.queue();
         queue.is_closed = true;
@@ -141,7 +140,8 @@ impl Core {
             let waited = self.job_ended.wait(queue);
             queue = waited.unwrap_or_else(PoisonError::into_inner);
         }
-        if queue.job == JobState::None {
+        // One that was only to delete what is old finds it closed.
+        if queue.job == JobState::None || !queue.has_more() {
             drop(queue);
             // Nobody is left to be told.
             let _ = self.close();
@@ -161,6 +161,14 @@ impl Core {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The one that a call comes from.
+pub(super) fn runtime() -> Result<Handle> {
+    Handle::try_current().map_err(|error| {
+        Error::closed("a redb storage works on a tokio runtime: call it from one")
+            .with_source(error)
+    })
 }
 
 fn broken_off() -> Error {
@@ -193,13 +201,16 @@ impl Job {
             self.core.commit(group);
         }
         self.close_if_asked();
+        // Whoever came meanwhile waits for no more than this.
+        let has_old = self.core.sweep();
         let has_more = {
             let mut queue = self.core.queue();
-            queue.job = match queue.has_more() {
+            let has_more = queue.has_more() || has_old && !queue.is_closed;
+            queue.job = match has_more {
                 true => JobState::Spawned,
                 false => JobState::None,
             };
-            queue.has_more()
+            has_more
         };
         self.core.job_ended.notify_all();
         self.is_done = true;

@@ -9,25 +9,31 @@ use super::error::Fail;
 use super::log::{self, Log};
 use super::tables::{BATCHES, BatchKey, GROUPS, GroupRow, STARTS, STREAMS};
 use crate::error::Error;
-use crate::storage::group::no_partition;
 use crate::storage::{Fetched, Group, GroupState, Name, Partition, Read};
 
 type Batches = ReadOnlyTable<BatchKey, &'static [u8]>;
 
-pub(super) struct Snapshot<'a> {
-    txn: &'a ReadTransaction,
+/// The tables are opened once, whatever is asked for: some calls name 10,000 partitions.
+pub(super) struct Snapshot {
+    streams: ReadOnlyTable<&'static str, &'static [u8]>,
     batches: Batches,
+    starts: ReadOnlyTable<u64, u64>,
+    groups: ReadOnlyTable<(u64, &'static str), &'static [u8]>,
 }
 
-impl<'a> Snapshot<'a> {
-    pub(super) fn new(txn: &'a ReadTransaction) -> Result<Self, Fail> {
-        let batches = txn.open_table(BATCHES)?;
-        Ok(Self { txn, batches })
+impl Snapshot {
+    pub(super) fn new(txn: &ReadTransaction) -> Result<Self, Fail> {
+        Ok(Self {
+            streams: txn.open_table(STREAMS)?,
+            batches: txn.open_table(BATCHES)?,
+            starts: txn.open_table(STARTS)?,
+            groups: txn.open_table(GROUPS)?,
+        })
     }
 
     pub(super) fn read(&self, read: &Read) -> Done<Fetched> {
         let Some(log) = self.log(&read.partition)? else {
-            return Ok(Err(no_partition(&read.partition)));
+            return self.missing(&read.partition);
         };
         let group = match &read.group {
             Some(name) => self.group(log.key, name)?,
@@ -46,7 +52,7 @@ impl<'a> Snapshot<'a> {
         for partition in partitions {
             match self.log(partition)? {
                 Some(log) => bounds.push(self.bounds(&log)?),
-                None => return Ok(Err(no_partition(partition))),
+                None => return self.missing(partition),
             }
         }
         Ok(Ok(bounds))
@@ -67,36 +73,39 @@ impl<'a> Snapshot<'a> {
     }
 
     pub(super) fn groups(&self, stream: Option<&Name>) -> Done<Vec<Group>> {
-        let streams = self.txn.open_table(STREAMS)?;
-        let groups = self.txn.open_table(GROUPS)?;
         let mut found = Vec::new();
         let names = match stream {
-            Some(stream) => streams.range(stream.as_str()..=stream.as_str())?,
-            None => streams.range::<&str>(..)?,
+            Some(stream) => self.streams.range(stream.as_str()..=stream.as_str())?,
+            None => self.streams.range::<&str>(..)?,
         };
         for entry in names {
             let stream = Name::new(entry?.0.value()).map_err(damaged)?;
-            let partitions = log::stream(&streams, &stream)?.map_or(0, |s| s.partitions);
-            for index in 0..partitions {
-                let partition = Partition {
-                    stream: stream.clone(),
-                    index,
-                };
-                let Some(log) = self.log(&partition)? else {
-                    continue;
-                };
-                for entry in groups.range((log.key, "")..(log.key + 1, ""))? {
-                    let name = Name::new(entry?.0.value().1).map_err(damaged)?;
-                    let partition = partition.clone();
-                    found.push(Group { partition, name });
-                }
+            let Some(settings) = log::stream(&self.streams, &stream)? else {
+                continue;
+            };
+            let first = settings.partition(0).unwrap_or_default();
+            let keys = (first, "")..(first + u64::from(settings.partitions), "");
+            for entry in self.groups.range(keys)? {
+                let (entry, _) = entry?;
+                let (key, name) = entry.value();
+                let stream = stream.clone();
+                // The partitions of a stream have keys that follow on each other.
+                let index = (key - first) as u32;
+                found.push(Group {
+                    partition: Partition { stream, index },
+                    name: Name::new(name).map_err(damaged)?,
+                });
             }
         }
         Ok(Ok(found))
     }
 
+    fn missing<T>(&self, partition: &Partition) -> Done<T> {
+        log::missing(&self.streams, partition).map(Err)
+    }
+
     fn log<'b>(&'b self, partition: &'b Partition) -> Result<Option<Log<'b, Batches>>, Fail> {
-        let stream = log::stream(&self.txn.open_table(STREAMS)?, &partition.stream)?;
+        let stream = log::stream(&self.streams, &partition.stream)?;
         let key = stream.and_then(|stream| stream.partition(partition.index));
         Ok(key.map(|key| Log {
             batches: &self.batches,
@@ -106,13 +115,13 @@ impl<'a> Snapshot<'a> {
     }
 
     fn bounds(&self, log: &Log<'_, Batches>) -> Result<Range<u64>, Fail> {
-        let starts = self.txn.open_table(STARTS)?;
-        let start = ReadableTable::get(&starts, log.key)?.map_or(0, |start| start.value());
+        let start = ReadableTable::get(&self.starts, log.key)?;
+        let start = start.map_or(0, |start| start.value());
         Ok(start..log.newest()?.map_or(0, |head| head.end()))
     }
 
     fn group(&self, key: u64, name: &Name) -> Result<Option<GroupRow>, Fail> {
-        log::group(&self.txn.open_table(GROUPS)?, key, name)
+        log::group(&self.groups, key, name)
     }
 }
 

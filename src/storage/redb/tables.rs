@@ -17,6 +17,8 @@ pub(super) const BATCHES: TableDefinition<'static, BatchKey, &[u8]> =
     TableDefinition::new("batches");
 /// Where the log of a partition starts, once it was trimmed.
 pub(super) const STARTS: TableDefinition<'static, u64, u64> = TableDefinition::new("starts");
+/// The partitions that were trimmed, as long as there are batches before their start.
+pub(super) const SWEEPS: TableDefinition<'static, u64, ()> = TableDefinition::new("sweeps");
 /// Groups by partition and name.
 pub(super) const GROUPS: TableDefinition<'static, (u64, &str), &[u8]> =
     TableDefinition::new("groups");

@@ -5,10 +5,12 @@ use std::ops::Range;
 use ::redb::{Key, ReadableTable, Table, TableDefinition, Value, WriteTransaction};
 
 use super::cache::{Cache, End};
+use super::core::Done;
 use super::error::Fail;
 use super::log::{self, Log};
+use super::sweep::Room;
 use super::tables::{
-    APPENDS, BATCHES, BatchKey, GROUPS, GroupRow, META, REFUSED, STARTS, STREAMS, Stream,
+    APPENDS, BATCHES, BatchKey, GROUPS, GroupRow, META, REFUSED, STARTS, STREAMS, SWEEPS, Stream,
 };
 use crate::storage::{Lease, Name, Notification, Partition};
 
@@ -16,6 +18,7 @@ pub(super) struct Transaction<'a> {
     pub(super) streams: Lazy<'a, &'static str, &'static [u8]>,
     pub(super) batches: Lazy<'a, BatchKey, &'static [u8]>,
     pub(super) starts: Lazy<'a, u64, u64>,
+    pub(super) sweeps: Lazy<'a, u64, ()>,
     pub(super) groups: Lazy<'a, (u64, &'static str), &'static [u8]>,
     pub(super) appends: Lazy<'a, u64, &'static [u8]>,
     pub(super) refused: Lazy<'a, u64, u128>,
@@ -23,6 +26,8 @@ pub(super) struct Transaction<'a> {
     pub(super) cache: &'a mut Cache,
     pub(super) boot: u64,
     pub(super) now: i64,
+    /// For what it deletes.
+    pub(super) room: Room,
     /// To send after the commit.
     pub(super) notifications: Vec<Notification>,
     /// Whether there is anything to commit.
@@ -40,6 +45,7 @@ impl<'a> Transaction<'a> {
             streams: Lazy::new(txn, STREAMS),
             batches: Lazy::new(txn, BATCHES),
             starts: Lazy::new(txn, STARTS),
+            sweeps: Lazy::new(txn, SWEEPS),
             groups: Lazy::new(txn, GROUPS),
             appends: Lazy::new(txn, APPENDS),
             refused: Lazy::new(txn, REFUSED),
@@ -47,6 +53,7 @@ impl<'a> Transaction<'a> {
             cache,
             boot,
             now,
+            room: Room::new(),
             notifications: Vec::new(),
             has_written: false,
         }
@@ -67,6 +74,11 @@ impl<'a> Transaction<'a> {
     pub(super) fn partition(&mut self, partition: &Partition) -> Result<Option<u64>, Fail> {
         let stream = self.stream(&partition.stream)?;
         Ok(stream.and_then(|stream| stream.partition(partition.index)))
+    }
+
+    /// What is wrong with a partition that is not there.
+    pub(super) fn missing<T>(&mut self, partition: &Partition) -> Done<T> {
+        log::missing(self.streams.get()?, partition).map(Err)
     }
 
     pub(super) fn end(&mut self, key: u64, partition: &Partition) -> Result<End, Fail> {

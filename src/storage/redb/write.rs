@@ -2,17 +2,17 @@
 
 use ::redb::ReadableTable;
 
-use super::cache::{End, outdated};
+use super::cache::End;
 use super::core::Done;
 use super::error::Fail;
 use super::log::Log;
 use super::tables::{
-    AppendedRow, GroupRow, Head, NEXT_STREAM, Stream, emptied, encode_append, encode_batch,
+    AppendedRow, GroupRow, Head, NEXT_STREAM, Stream, encode_append, encode_batch,
 };
 use super::transaction::Transaction;
 use crate::clock::from_micros;
 use crate::error::Error;
-use crate::storage::group::{self, StoredGroup, fenced, no_group, no_partition, position_at};
+use crate::storage::group::{self, StoredGroup, fenced, no_group, position_at};
 use crate::storage::ids::Outcome;
 use crate::storage::{
     Append, Appended, Claim, Group, GroupState, Id, Lease, Name, Notification, Partition, Progress,
@@ -71,7 +71,7 @@ impl Transaction<'_> {
         for row in &append.rows {
             match self.partition(&row.partition)? {
                 Some(key) => keys.push(key),
-                None => return Ok(Err(no_partition(&row.partition))),
+                None => return self.missing(&row.partition),
             }
             if let Err(refusal) = check_size(row) {
                 return Ok(Err(refusal));
@@ -128,16 +128,13 @@ impl Transaction<'_> {
         let refused = self.refused.get()?;
         refused.insert(self.cache.refused.end, id.0)?;
         self.cache.refused.end += 1;
-        if let Some(old) = outdated(&mut self.cache.refused) {
-            refused.retain_in(old, |_, _| false)?;
-        }
         self.cache.ids.insert(id, Outcome::Refused);
         Ok(Ok(None))
     }
 
     pub(super) fn create_group(&mut self, group: &Group, start: Start) -> Done<()> {
         let Some(key) = self.partition(&group.partition)? else {
-            return Ok(Err(no_partition(&group.partition)));
+            return self.missing(&group.partition);
         };
         if self.group(key, &group.name)?.is_some() {
             return Ok(Ok(()));
@@ -227,7 +224,7 @@ impl Transaction<'_> {
 
     pub(super) fn trim(&mut self, partition: &Partition, before: u64) -> Done<u64> {
         let Some(key) = self.partition(partition)? else {
-            return Ok(Err(no_partition(partition)));
+            return self.missing(partition);
         };
         let bounds = self.bounds(key, partition)?;
         let batches = self.batches.get()?;
@@ -246,12 +243,11 @@ impl Transaction<'_> {
             return Ok(Ok(bounds.start));
         }
         self.has_written = true;
-        batches.retain_in((key, 0)..(key, last.base), |_, _| false)?;
-        if is_newest {
-            let key = (key, last.base);
-            batches.insert(key, &emptied(key, &last)[..])?;
-        }
         self.starts.get()?.insert(key, start)?;
+        if !self.clear(key, start)? {
+            self.sweeps.get()?.insert(key, ())?;
+            self.cache.has_sweeps = true;
+        }
         Ok(Ok(start))
     }
 
@@ -261,9 +257,6 @@ impl Transaction<'_> {
         let value = encode_append(id, rows);
         appends.insert(self.cache.appends.end, &value[..])?;
         self.cache.appends.end += 1;
-        if let Some(old) = outdated(&mut self.cache.appends) {
-            appends.retain_in(old, |_, _| false)?;
-        }
         let bases = rows.iter().map(|row| row.base).collect();
         self.cache.ids.insert(id, Outcome::Written(bases));
         Ok(())

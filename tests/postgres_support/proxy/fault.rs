@@ -266,7 +266,9 @@ pub fn may_fail(essence: &str) -> bool {
 /// What a statement is, whatever storage and process it is of, in a line.
 fn essence(sql: &str) -> String {
     let sql = sql.split_once("*/ ").map_or(sql, |(_, rest)| rest);
-    let sql = sql.split_once("'::uuid").map_or(sql, |(start, _)| {
+    let quoted = ["'::uuid", "'::pg_catalog.uuid"];
+    let before = quoted.iter().find_map(|end| sql.split_once(end));
+    let sql = before.map_or(sql, |(start, _)| {
         start.rsplit_once('\'').map_or(start, |(start, _)| start)
     });
     let lines = sql.lines().filter(|line| !line.trim().starts_with("--"));

@@ -7,7 +7,8 @@
 -- the others are for the function; so is what begin_write would set.
 INSERT INTO {schema}.positions (group_id, generation, position, acked)
 SELECT l.group_id, last.generation + 1, next.position,
-    next.done - int8multirange(int8range(0, next.position))
+    CASE WHEN next.position > last.position
+        THEN next.done - int8multirange(int8range(0, next.position)) ELSE next.done END
 FROM (
     SELECT l.group_id
     FROM {schema}.streams s
@@ -26,9 +27,14 @@ CROSS JOIN LATERAL (
     WHERE p.group_id = l.group_id ORDER BY p.generation DESC LIMIT 1
 ) last
 CROSS JOIN LATERAL (
-    SELECT u.done, lower(int8multirange(int8range(0, NULL)) - u.done) AS position
+    -- One union, and the position at the end of its first range: as `advance` does it.
+    SELECT u.done,
+        CASE WHEN lower(u.done) <= last.position
+            THEN (SELECT upper(f.first) FROM (SELECT unnest(u.done) AS first LIMIT 1) f)
+            ELSE last.position END AS position
     FROM (
-        SELECT last.acked + $6::int8multirange + int8multirange(int8range(0, last.position)) AS done
+        SELECT last.acked
+            + ($6::int8multirange - int8multirange(int8range(0, last.position))) AS done
         -- Fenced off, or it would be counted anew wherever it is used.
         OFFSET 0
     ) u
@@ -41,4 +47,9 @@ WHERE current_setting('synchronous_commit') <> 'off'
         SELECT FROM {schema}.acks a WHERE a.group_id = l.group_id AND a."offset" >= last.position
     )
 ON CONFLICT DO NOTHING
-RETURNING position, acked::text
+RETURNING position,
+    -- Where the ranges begin, and then where they end.
+    CASE WHEN NOT isempty(acked) THEN (
+        SELECT array_agg(lower(a.range)) || array_agg(upper(a.range))
+        FROM (SELECT unnest(acked) AS range) a
+    ) END

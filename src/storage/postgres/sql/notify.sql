@@ -2,4 +2,4 @@
 -- looks by itself.
 WITH quick AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
 SELECT EXISTS (SELECT FROM {schema}.members m WHERE m.member <> $3), pg_notify($1, t.text)
-FROM quick, unnest($2::text[]) t (text)
+FROM quick, pg_catalog.unnest($2::text[]) t (text)

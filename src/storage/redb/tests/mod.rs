@@ -1,19 +1,24 @@
 mod crash;
 mod damage;
 mod disk;
+mod gone;
 mod life;
 mod open;
+mod repair;
+mod sweep;
 
-use std::future::Future;
+use std::future::{self, Future, Ready};
 use std::path::PathBuf;
 use std::sync::mpsc;
+use std::task::Poll;
 
+use futures::future::Either;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use super::faults::Faults;
 use super::*;
-use crate::storage::{Id, Liveness, RecordsBuilder, Row, StoredBatch};
+use crate::storage::{Id, Liveness, Over, RecordsBuilder, Row, StoredBatch};
 use crate::{ManualClock, Message};
 
 /// A file in a directory of its own, and a clock.
@@ -23,6 +28,7 @@ struct Place {
     faults: Option<Arc<Faults>>,
     /// As if files were too large to be verified.
     is_trusting: bool,
+    has_quick_repair: bool,
 }
 
 impl Place {
@@ -32,6 +38,7 @@ impl Place {
             clock: ManualClock::new(),
             faults: None,
             is_trusting: false,
+            has_quick_repair: false,
         }
     }
 
@@ -58,13 +65,18 @@ impl Place {
         self.directory.path().join("orders.redb")
     }
 
-    async fn open(&self) -> Result<RedbStorage> {
+    fn options(&self) -> RedbOptions {
         let mut options = RedbOptions::new(Arc::new(self.clock.clone()));
         options.faults = self.faults.clone();
+        options.has_quick_repair = self.has_quick_repair;
         if self.is_trusting {
             options.verified_bytes = 0;
         }
-        RedbStorage::open(self.path(), options).await
+        options
+    }
+
+    async fn open(&self) -> Result<RedbStorage> {
+        RedbStorage::open(self.path(), self.options()).await
     }
 
     /// Open, with the stream in it.
@@ -136,7 +148,7 @@ fn claim(group: Group, owner: u128, over: Option<(u64, u64)>) -> Claim {
     Claim {
         group,
         owner: Id(owner),
-        over,
+        over: over.map(|(epoch, generation)| Over::another(epoch, generation)),
     }
 }
 
@@ -151,9 +163,10 @@ fn busy_runtime() -> (Runtime, mpsc::Sender<()>) {
     (runtime, busy)
 }
 
-/// Polls once, so that the call is under way.
-async fn started<F: Future + Unpin>(mut call: F) -> F {
-    let polled = futures::poll!(&mut call);
-    assert!(polled.is_pending());
-    call
+/// Polls once, so that the call is under way; or over, where this thread had to wait for a processor.
+async fn started<F: Future + Unpin>(mut call: F) -> Either<Ready<F::Output>, F> {
+    match futures::poll!(&mut call) {
+        Poll::Ready(output) => Either::Left(future::ready(output)),
+        Poll::Pending => Either::Right(call),
+    }
 }

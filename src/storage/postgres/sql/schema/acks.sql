@@ -8,11 +8,12 @@
         owner uuid NOT NULL,
         xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
         PRIMARY KEY (group_id, "offset", epoch)
-    );
+    ) USING heap;
 
     -- The id of the transaction, which begins to write with this. Fails in another database, and on
     -- another server.
-    CREATE FUNCTION {schema}.begin_in(place text) RETURNS xid8 LANGUAGE plpgsql AS $function$
+    CREATE FUNCTION {schema}.begin_in(place text) RETURNS xid8
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $function$
     BEGIN
         IF place IS DISTINCT FROM {schema}.incarnation()::text THEN
             RAISE EXCEPTION 'the transaction is not in the database of the storage' USING ERRCODE = 'ZF003';
@@ -32,7 +33,7 @@
     CREATE FUNCTION {schema}.commit_in(
         place text, stream text, part int, grp text, claimer uuid, at_epoch bigint, at_offset bigint,
         OUT outcome text, OUT transaction text
-    ) LANGUAGE plpgsql
+    ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
     SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
     DECLARE
@@ -74,7 +75,8 @@
     -- shared, which leaves no trace in the rows; the looks that follow see the latest. In the
     -- stricter levels the snapshot may be older than a takeover: there it is the row of the lease,
     -- which cannot be locked if it was updated since (40001).
-    CREATE FUNCTION {schema}.check_ack() RETURNS trigger LANGUAGE plpgsql
+    CREATE FUNCTION {schema}.check_ack() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
     SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
     DECLARE
@@ -103,19 +105,26 @@
     END
     $function$;
 
+    -- Whatever the session says of itself (session_replication_role switches ordinary triggers off).
+    -- But what is copied from another server was decided there, under the leases that it has: a row
+    -- that is not of the transaction that inserts it.
     CREATE CONSTRAINT TRIGGER fence AFTER INSERT ON {schema}.acks DEFERRABLE INITIALLY DEFERRED
-        FOR EACH ROW EXECUTE FUNCTION {schema}.check_ack();
+        FOR EACH ROW WHEN (NEW.xid = pg_current_xact_id()) EXECUTE FUNCTION {schema}.check_ack();
+    ALTER TABLE {schema}.acks ENABLE ALWAYS TRIGGER fence;
 
     -- What is done, with what transactions of the application committed and the ledger does not say
     -- yet. By offset, from the position up, only where something is missing: a number that is given
-    -- at the insert would pass over transactions that commit late.
+    -- at the insert would pass over transactions that commit late. What was done before
+    -- the group was sent to another place does not count: those rows are deleted then, but for any that
+    -- a snapshot older than the lock did not show.
     CREATE FUNCTION {schema}.fold(
         id bigint, at_position bigint, at_acked int8multirange,
         OUT "position" bigint, OUT acked int8multirange
-    ) STABLE LANGUAGE plpgsql
+    ) STABLE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
     SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
     DECLARE
+        since bigint;
         more int8multirange;
     BEGIN
         "position" := at_position;
@@ -125,12 +134,14 @@
         ) THEN
             RETURN;
         END IF;
+        SELECT l.acks_since INTO since FROM {schema}.leases l WHERE l.group_id = id;
         SELECT range_agg(int8range(a."offset", a."offset" + 1)) INTO more
             FROM unnest(int8multirange(int8range(at_position, 9223372036854775807)) - at_acked) gap
             CROSS JOIN LATERAL (
                 -- Fenced off, or the planner may walk all acks of the group.
                 SELECT * FROM {schema}.acks a
                 WHERE a.group_id = id AND a."offset" >= lower(gap) AND a."offset" < upper(gap)
+                    AND a.epoch >= since
                 OFFSET 0
             ) a;
         IF more IS NOT NULL THEN
@@ -143,22 +154,27 @@
     END
     $function$;
 
-    -- Deletes acks below the position, once it is so much further. The range begins where the last
-    -- one ended: no dead index entry is walked. The update makes those transactions fail whose
+    -- Deletes acks below the position, once it is so much further, those of so many offsets at a time. The
+    -- range begins where the last one ended: no dead index entry is walked. The update makes those transactions fail whose
     -- snapshot is older (repeatable read): the keys that stood in their way are gone. The caller
     -- holds the lock of the lease.
-    CREATE FUNCTION {schema}.drop_acks(id bigint, before bigint) RETURNS void LANGUAGE plpgsql
+    CREATE FUNCTION {schema}.drop_acks(id bigint, before bigint) RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
     SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
     DECLARE
         low bigint;
+        high bigint;
     BEGIN
         SELECT l.acks_from INTO low FROM {schema}.leases l WHERE l.group_id = id;
         IF before - low < 16384 THEN
             RETURN;
         END IF;
-        DELETE FROM {schema}.acks a WHERE a.group_id = id AND a."offset" >= low AND a."offset" < before;
-        UPDATE {schema}.leases l SET acks_from = before WHERE l.group_id = id;
+        SELECT least(before, a."offset" + 16384) INTO high FROM {schema}.acks a
+            WHERE a.group_id = id AND a."offset" >= low ORDER BY a."offset" LIMIT 1;
+        high := coalesce(high, before);
+        DELETE FROM {schema}.acks a WHERE a.group_id = id AND a."offset" >= low AND a."offset" < high;
+        UPDATE {schema}.leases l SET acks_from = high WHERE l.group_id = id;
     END
     $function$;
 

@@ -6,7 +6,11 @@
 DO $migrate$
 DECLARE
     found int;
+    -- As it was: others may go on in this transaction.
+    path pg_catalog.text := pg_catalog.current_setting('search_path');
 BEGIN
+    -- What is built in is found before anything that somebody put in its place.
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     PERFORM pg_advisory_xact_lock(hashtextextended('{schema}', 7215846520348));
     IF to_regclass('{schema}.version') IS NOT NULL THEN
         SELECT v.version INTO found FROM {schema}.version v;
@@ -17,6 +21,7 @@ BEGIN
     END IF;
     found := coalesce(found, 0);
     IF found >= {version} THEN
+        PERFORM set_config('search_path', path, true);
         RETURN;
     END IF;
 
@@ -24,7 +29,8 @@ BEGIN
         CREATE SCHEMA {schema};
     END IF;
     IF to_regclass('{schema}.version') IS NULL THEN
-        CREATE TABLE {schema}.version (version int NOT NULL);
+        -- With a key, as all tables: what a publication has cannot be updated otherwise.
+        CREATE TABLE {schema}.version (version int PRIMARY KEY) USING heap;
         INSERT INTO {schema}.version VALUES (0);
     END IF;
 

@@ -9,6 +9,9 @@
             ALTER COLUMN bodies SET COMPRESSION lz4,
             ALTER COLUMN attributes SET STORAGE EXTENDED,
             ALTER COLUMN attributes SET COMPRESSION lz4;
+        ALTER TABLE {schema}.positions
+            ALTER COLUMN acked SET STORAGE EXTENDED,
+            ALTER COLUMN acked SET COMPRESSION lz4;
         ALTER TABLE {schema}.outbox
             ALTER COLUMN bodies SET STORAGE EXTENDED,
             ALTER COLUMN bodies SET COMPRESSION lz4,

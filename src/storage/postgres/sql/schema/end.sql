@@ -1,4 +1,4 @@
     UPDATE {schema}.version SET version = {version};
-    COMMENT ON SCHEMA {schema} IS 'flowstream: streams inside this database';
+    PERFORM set_config('search_path', path, true);
 END
 $migrate$;

@@ -1,7 +1,19 @@
+    -- Which cluster this is, to all roles alike: one that may not ask would be in another place than one
+    -- that may, and each would take the other's leases for those of a server that is gone.
+    CREATE FUNCTION {schema}.system() RETURNS text VOLATILE SECURITY DEFINER LANGUAGE plpgsql
+    SET search_path = pg_catalog, pg_temp AS $function$
+    BEGIN
+        RETURN (SELECT s.system_identifier FROM pg_control_system() s);
+    EXCEPTION WHEN insufficient_privilege THEN
+        RETURN 'unknown';
+    END
+    $function$;
+
     -- Which server this is: another one after a failover, after a restore, and behind another address.
     -- A failover that lost nothing is another one too. NULL on a standby, which takes no writes.
     -- A backend belongs to one server for its life, so what does not change is kept in its session.
-    CREATE FUNCTION {schema}.incarnation() RETURNS bigint VOLATILE LANGUAGE plpgsql AS $function$
+    CREATE FUNCTION {schema}.incarnation() RETURNS bigint VOLATILE
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $function$
     DECLARE
         system text := current_setting('flowstream.system', true);
     BEGIN
@@ -9,12 +21,7 @@
             RETURN NULL;
         END IF;
         IF coalesce(system, '') = '' THEN
-            BEGIN
-                SELECT s.system_identifier INTO system FROM pg_control_system() s;
-            EXCEPTION WHEN insufficient_privilege THEN
-                system := 'unknown';
-            END;
-            SELECT system || '/' || d.oid INTO system FROM pg_database d
+            SELECT {schema}.system() || '/' || d.oid INTO system FROM pg_database d
                 WHERE d.datname = current_database();
             PERFORM set_config('flowstream.system', system, false);
         END IF;
@@ -27,7 +34,8 @@
 
     -- Says that the backend that runs this is the one of this process, and forgets processes that
     -- are long gone.
-    CREATE FUNCTION {schema}.enrol(process uuid) RETURNS bigint LANGUAGE plpgsql AS $function$
+    CREATE FUNCTION {schema}.enrol(process uuid) RETURNS bigint
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $function$
     DECLARE
         now_here bigint := {schema}.incarnation();
     BEGIN
@@ -49,31 +57,41 @@
     END
     $function$;
 
-    -- Whether a process lives: NULL where that cannot be seen. The start of a backend of another
-    -- role may be hidden; one from before a restart of the server says nothing.
-    CREATE FUNCTION {schema}.lives(process uuid) RETURNS boolean STABLE LANGUAGE plpgsql
+    -- Whether whoever has a lease is there: NULL where that cannot be seen. `process` is its own, and
+    -- `claimed_in` and `claimed_at` say where and when it was claimed.
+    --
+    -- The start of a backend of another role may be hidden. A process whose backend is from before a
+    -- restart of the server comes back soon, or not at all: its listener tries each five seconds. A lease
+    -- of another place (a failover, a copy of the database) is nobody's: its owner cannot write under it
+    -- here, whatever became of him, and claims a new one. While his process is here, it is left to him.
+    CREATE FUNCTION {schema}.lives(
+        process uuid, claimed_in bigint, claimed_at timestamptz
+    ) RETURNS boolean STABLE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan AS $function$
     DECLARE
+        now_here bigint := {schema}.incarnation();
         m {schema}.members;
         a record;
     BEGIN
-        IF process IS NULL THEN
+        -- A standby does not show the backends of its primary.
+        IF now_here IS NULL THEN
             RETURN NULL;
         END IF;
         SELECT * INTO m FROM {schema}.members x WHERE x.member = process;
-        IF NOT FOUND THEN
+        IF m.incarnation = now_here AND m.enrolled_at >= pg_postmaster_start_time() THEN
+            SELECT b.backend_start INTO a FROM pg_stat_get_activity(m.pid) b;
+            IF NOT FOUND THEN
+                RETURN false;
+            END IF;
+            RETURN a.backend_start = m.backend_start;
+        END IF;
+        IF claimed_in IS DISTINCT FROM now_here OR (process IS NOT NULL AND m.member IS NULL) THEN
             RETURN false;
         END IF;
-        IF m.enrolled_at < pg_postmaster_start_time()
-            OR m.incarnation IS DISTINCT FROM {schema}.incarnation()
-        THEN
+        IF process IS NULL THEN
             RETURN NULL;
         END IF;
-        SELECT b.backend_start INTO a FROM pg_stat_get_activity(m.pid) b;
-        IF NOT FOUND THEN
-            RETURN false;
-        END IF;
-        RETURN a.backend_start = m.backend_start;
+        RETURN greatest(pg_postmaster_start_time(), claimed_at) > clock_timestamp() - interval '15 seconds';
     END
     $function$;
 

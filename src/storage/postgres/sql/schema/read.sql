@@ -1,11 +1,13 @@
-    -- The last batch to read: from the one at `first` on, until so many bytes are reached.
+    -- The last batch to read: from the one at `first` on, until so many bytes are reached, 16 MiB or a
+    -- thousand batches.
     CREATE FUNCTION {schema}.read_until(stream int, part int, first bigint, bytes bigint) RETURNS bigint
-    STABLE LANGUAGE plpgsql
+    STABLE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off
     SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
     DECLARE
         b record;
         total bigint := 0;
+        batches int := 0;
         last bigint;
     BEGIN
         FOR b IN
@@ -16,8 +18,9 @@
             ORDER BY base_offset
         LOOP
             total := total + b.size;
+            batches := batches + 1;
             last := b.base_offset;
-            EXIT WHEN total >= bytes;
+            EXIT WHEN total >= least(bytes, 16777216) OR batches >= 1000;
         END LOOP;
         RETURN last;
     END
@@ -26,7 +29,7 @@
     -- The first batch of a partition that was appended at this time or later: times never go back
     -- within one, so the offsets are searched by halves.
     CREATE FUNCTION {schema}.appended_since(stream int, part int, moment timestamptz) RETURNS bigint
-    STABLE LANGUAGE plpgsql
+    STABLE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
     SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
     DECLARE

@@ -1,5 +1,5 @@
     CREATE FUNCTION {schema}.create_stream(stream text, wanted int) RETURNS int
-    LANGUAGE plpgsql AS $function$
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $function$
     DECLARE
         id int;
         present int;
@@ -9,13 +9,17 @@
             RETURN present;
         END IF;
         PERFORM {schema}.begin_write();
-        -- Waits for another who makes the same.
-        INSERT INTO {schema}.streams (name, partitions) VALUES (stream, wanted)
-            ON CONFLICT (name) DO NOTHING RETURNING stream_id INTO id;
-        IF id IS NULL THEN
-            SELECT s.partitions INTO STRICT present FROM {schema}.streams s WHERE s.name = stream;
-            RETURN present;
-        END IF;
+        -- Waits for another who makes the same. Where the number is taken (the sequence is behind its
+        -- table after an upgrade by logical replication), the next one may not be.
+        LOOP
+            INSERT INTO {schema}.streams (name, partitions) VALUES (stream, wanted)
+                ON CONFLICT DO NOTHING RETURNING stream_id INTO id;
+            EXIT WHEN id IS NOT NULL;
+            SELECT s.partitions INTO present FROM {schema}.streams s WHERE s.name = stream;
+            IF FOUND THEN
+                RETURN present;
+            END IF;
+        END LOOP;
         INSERT INTO {schema}.partitions (stream_id, partition)
             SELECT id, n FROM generate_series(0, wanted - 1) n;
         RETURN wanted;

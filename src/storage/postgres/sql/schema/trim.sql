@@ -4,9 +4,9 @@
     END;
 
     -- Moves the start of the log; NULL if there is no such partition. The rows go afterwards, by
-    -- sweep. Locks the partition, then the floor.
+    -- sweep. Locks the floor, then the partition: appends do not wait for a sweep that is under way.
     CREATE FUNCTION {schema}.trim(stream text, part int, before bigint) RETURNS bigint
-    LANGUAGE plpgsql
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
     SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
     DECLARE
@@ -17,13 +17,13 @@
         cut bigint;
     BEGIN
         PERFORM {schema}.begin_write();
+        PERFORM {schema}.lock_floor(stream, part);
         SELECT p.stream_id INTO sid FROM {schema}.streams s
             JOIN {schema}.partitions p ON p.stream_id = s.stream_id AND p.partition = part
             WHERE s.name = stream FOR NO KEY UPDATE OF p;
         IF sid IS NULL THEN
             RETURN NULL;
         END IF;
-        PERFORM {schema}.lock_floor(stream, part);
         SELECT f.* INTO floor FROM {schema}.floors f
             WHERE f.stream_id = sid AND f.partition = part ORDER BY f.generation DESC LIMIT 1;
         SELECT base_offset, base_offset + count AS end_offset INTO b FROM {schema}.batches
@@ -54,23 +54,28 @@
     END
     $function$;
 
-    -- Empties the oldest batches below the start of the log, so many, then deletes those that are
-    -- also old and not among the last thousand, whose ids are still known that way; the newest is
-    -- never deleted. Says whether there is more. Locks the floor only, so appends go on.
-    CREATE FUNCTION {schema}.sweep(stream text, part int, at_most int) RETURNS boolean
-    LANGUAGE plpgsql
+    -- A piece of the rows below the start of the log. Deletes those that are old and not among the last
+    -- thousand, whose ids are still known by their rows; what is left of the piece are rows that it
+    -- empties. So what is old enough is written to no more. The newest is never deleted. At most so many
+    -- rows, and one at least; no more once they reach so many bytes. Says whether there may be more.
+    -- Locks the floor only, so appends go on.
+    CREATE FUNCTION {schema}.sweep(
+        stream text, part int, at_most int, bytes bigint DEFAULT 16777216
+    ) RETURNS boolean
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
     SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
     DECLARE
         floor {schema}.floors;
-        last bigint;
-        reach bigint;
-        is_old boolean;
-        spare bigint;
+        b record;
         kept bigint;
+        emptied bigint;
+        spare bigint;
+        is_known boolean;
         gone uuid;
-        emptied int;
-        deleted int := 0;
+        rows int := 0;
+        size bigint := 0;
+        is_full boolean := false;
     BEGIN
         PERFORM {schema}.begin_write();
         PERFORM {schema}.lock_floor(stream, part);
@@ -85,50 +90,67 @@
         IF NOT FOUND THEN
             RETURN false;
         END IF;
-        SELECT count(*), max(o.base_offset + greatest(o.count, 1)) INTO emptied, last FROM (
-            SELECT b.base_offset, b.count FROM {schema}.batches b
-            WHERE b.stream_id = floor.stream_id AND b.partition = floor.partition
-                AND b.base_offset >= floor.emptied_below AND b.base_offset < floor.start_offset
-            ORDER BY b.base_offset LIMIT at_most
-        ) o;
-        UPDATE {schema}.batches b
-            SET ends = NULL, bodies = '', attribute_ends = NULL, attributes = NULL
-            WHERE b.stream_id = floor.stream_id AND b.partition = floor.partition
-                AND b.base_offset >= floor.emptied_below AND b.base_offset < last;
-        reach := coalesce(last, floor.emptied_below);
+        kept := floor.kept_from;
         spare := floor.spare_below;
+        is_known := spare >= floor.start_offset;
+        gone := floor.forgotten;
         -- Times never go back within a partition: what is old stands before what is not.
-        SELECT b.appended_at < clock_timestamp() - interval '1 hour' INTO is_old FROM {schema}.batches b
-            WHERE b.stream_id = floor.stream_id AND b.partition = floor.partition
-                AND b.base_offset >= floor.kept_from AND b.base_offset < reach
-            ORDER BY b.base_offset LIMIT 1;
-        IF is_old THEN
-            IF spare < reach THEN
+        FOR b IN
+            SELECT x.base_offset, x.count, x.batch_id, x.appended_at,
+                octet_length(x.bodies) + coalesce(octet_length(x.attributes), 0) AS weight
+            FROM {schema}.batches x
+            WHERE x.stream_id = floor.stream_id AND x.partition = floor.partition
+                AND x.base_offset >= floor.kept_from AND x.base_offset < floor.start_offset
+            ORDER BY x.base_offset
+        LOOP
+            EXIT WHEN b.appended_at >= clock_timestamp() - interval '1 hour';
+            IF b.base_offset >= spare THEN
+                EXIT WHEN is_known;
                 -- Once for many sweeps: whatever had a thousand behind it has them for ever.
                 spare := coalesce((
-                    SELECT b.base_offset FROM {schema}.batches b
-                    WHERE b.stream_id = floor.stream_id AND b.partition = floor.partition
-                    ORDER BY b.base_offset DESC OFFSET 1024 LIMIT 1), spare);
+                    SELECT l.base_offset FROM {schema}.batches l
+                    WHERE l.stream_id = floor.stream_id AND l.partition = floor.partition
+                    ORDER BY l.base_offset DESC OFFSET 1024 LIMIT 1), spare);
+                is_known := true;
+                EXIT WHEN b.base_offset >= spare;
             END IF;
-            SELECT count(*), max(o.base_offset + greatest(o.count, 1)), max(o.batch_id::text)::uuid
-                INTO deleted, kept, gone FROM (
-                    SELECT b.base_offset, b.count, b.batch_id, b.appended_at FROM {schema}.batches b
-                    WHERE b.stream_id = floor.stream_id AND b.partition = floor.partition
-                        AND b.base_offset >= floor.kept_from AND b.base_offset < least(spare, reach)
-                    ORDER BY b.base_offset LIMIT at_most
-                ) o
-                WHERE o.appended_at < clock_timestamp() - interval '1 hour';
-            DELETE FROM {schema}.batches b
-                WHERE b.stream_id = floor.stream_id AND b.partition = floor.partition
-                    AND b.base_offset >= floor.kept_from AND b.base_offset < kept;
+            is_full := rows >= at_most OR rows > 0 AND size + b.weight > bytes;
+            EXIT WHEN is_full;
+            rows := rows + 1;
+            size := size + b.weight;
+            kept := b.base_offset + greatest(b.count, 1);
+            gone := greatest(gone, b.batch_id);
+        END LOOP;
+        DELETE FROM {schema}.batches x
+            WHERE x.stream_id = floor.stream_id AND x.partition = floor.partition
+                AND x.base_offset >= floor.kept_from AND x.base_offset < kept;
+
+        emptied := greatest(floor.emptied_below, kept);
+        IF NOT is_full THEN
+            FOR b IN
+                SELECT x.base_offset, x.count,
+                    octet_length(x.bodies) + coalesce(octet_length(x.attributes), 0) AS weight
+                FROM {schema}.batches x
+                WHERE x.stream_id = floor.stream_id AND x.partition = floor.partition
+                    AND x.base_offset >= emptied AND x.base_offset < floor.start_offset
+                ORDER BY x.base_offset
+            LOOP
+                is_full := rows >= at_most OR rows > 0 AND size + b.weight > bytes;
+                EXIT WHEN is_full;
+                rows := rows + 1;
+                size := size + b.weight;
+                emptied := b.base_offset + greatest(b.count, 1);
+            END LOOP;
+            UPDATE {schema}.batches x
+                SET ends = NULL, bodies = '', attribute_ends = NULL, attributes = NULL
+                WHERE x.stream_id = floor.stream_id AND x.partition = floor.partition
+                    AND x.base_offset >= greatest(floor.emptied_below, kept) AND x.base_offset < emptied;
         END IF;
-        IF last IS NOT NULL OR kept IS NOT NULL THEN
+        IF rows > 0 THEN
             INSERT INTO {schema}.floors
                 VALUES (floor.stream_id, floor.partition, floor.generation + 1, floor.start_offset,
-                    reach, coalesce(kept, floor.kept_from), greatest(floor.forgotten, gone),
-                    floor.oldest, spare);
+                    emptied, kept, gone, floor.oldest, spare);
         END IF;
-        RETURN emptied = at_most OR deleted = at_most;
+        RETURN is_full;
     END
     $function$;
-

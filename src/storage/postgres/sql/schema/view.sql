@@ -1,6 +1,6 @@
     -- For people who read the log: text where it is some, hexadecimal digits where not.
     CREATE FUNCTION {schema}.readable(bytes bytea) RETURNS text
-    IMMUTABLE STRICT LANGUAGE plpgsql AS $function$
+    IMMUTABLE STRICT LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $function$
     BEGIN
         RETURN convert_from(bytes, 'UTF8');
     EXCEPTION WHEN others THEN
@@ -18,7 +18,7 @@
     -- Key, headers and timestamp of one message, which stand one after the other.
     CREATE FUNCTION {schema}.attributes(
         bytes bytea, OUT key text, OUT headers jsonb, OUT stamp timestamptz
-    ) IMMUTABLE STRICT LANGUAGE plpgsql AS $function$
+    ) IMMUTABLE STRICT LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $function$
     DECLARE
         at int := 1;
         flags int;
@@ -110,7 +110,7 @@
     -- The newest messages of each partition of a stream, or those before an offset. By index: the
     -- view has to take all batches apart to find an offset.
     CREATE FUNCTION {schema}.tail(stream text, most int DEFAULT 10, before bigint DEFAULT NULL)
-    RETURNS SETOF {schema}.messages STABLE LANGUAGE plpgsql
+    RETURNS SETOF {schema}.messages STABLE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
     SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
     DECLARE

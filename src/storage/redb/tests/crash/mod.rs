@@ -38,8 +38,9 @@ struct Recording {
     steps: Vec<Step>,
 }
 
-async fn record(seed: u64, len: usize) -> Recording {
-    let (place, faults) = Place::frail();
+async fn record(seed: u64, len: usize, has_quick_repair: bool) -> Recording {
+    let (mut place, faults) = Place::frail();
+    place.has_quick_repair = has_quick_repair;
     drop(place.open().await.unwrap());
     faults.record(&place.path());
     let mut storage = place.open().await.unwrap();
@@ -147,11 +148,16 @@ fn soak() -> Duration {
 #[tokio::test]
 async fn whatever_a_crash_leaves_holds_all_that_was_acknowledged() {
     let until = Instant::now() + soak();
-    // Some of the images of one script; then all of others, as far as there is time.
+    // Some of the images of two scripts; then all of others, as far as there is time. Every second
+    // one is written with quick repair.
     let (mut seed, mut one_in) = (1, 5);
+    let places = [false, true].map(|is_trusting| Place {
+        is_trusting,
+        ..Place::swift()
+    });
     let mut counts = BTreeMap::<Kept, usize>::new();
     loop {
-        let recording = record(seed, 60).await;
+        let recording = record(seed, 60, seed % 2 == 0).await;
         let mut images = Vec::new();
         let mut choice = Random::new(seed);
         let mut subsets = Random::new(seed);
@@ -161,13 +167,12 @@ async fn whatever_a_crash_leaves_holds_all_that_was_acknowledged() {
                 images.push(image);
             }
         });
-        let place = Place::swift();
         for image in images {
-            if seed > 1 && Instant::now() >= until {
+            if seed > 2 && Instant::now() >= until {
                 break;
             }
             *counts.entry(image.kept).or_default() += 1;
-            let checked = check(&recording, &place, &image).await;
+            let checked = check(&recording, &places[image.at % 2], &image).await;
             checked.unwrap_or_else(|error| {
                 panic!(
                     "seed {seed}, {:?} before change {}: {error}",
@@ -179,8 +184,8 @@ async fn whatever_a_crash_leaves_holds_all_that_was_acknowledged() {
         println!(
             "seed {seed}: {number} operations, {writes} changes of the file, images so far {counts:?}"
         );
-        (seed, one_in) = (seed + 1, 1);
-        if Instant::now() >= until {
+        (seed, one_in) = (seed + 1, if seed == 1 { 15 } else { 1 });
+        if seed > 2 && Instant::now() >= until {
             break;
         }
     }
@@ -199,7 +204,7 @@ async fn whatever_a_crash_leaves_holds_all_that_was_acknowledged() {
 
 #[tokio::test]
 async fn a_crash_while_a_crash_is_recovered_from_loses_nothing_either() {
-    let recording = record(2, 40).await;
+    let recording = record(2, 40, false).await;
     let mut random = Random::new(2);
     let mut first = Vec::new();
     images::each(&recording.journal, &mut random, 2, |image| {
@@ -214,7 +219,8 @@ async fn a_crash_while_a_crash_is_recovered_from_loses_nothing_either() {
         if number >= 3 && Instant::now() >= until {
             break;
         }
-        let (recovery, faults) = Place::frail();
+        let (mut recovery, faults) = Place::frail();
+        recovery.is_trusting = number % 2 == 0;
         fs::write(recovery.path(), &crash.file).unwrap();
         faults.record(&recovery.path());
         recovery.open().await.unwrap().close().await.unwrap();
@@ -240,7 +246,7 @@ async fn a_crash_while_a_crash_is_recovered_from_loses_nothing_either() {
 
 #[tokio::test]
 async fn a_disk_that_lies_about_its_sync_is_found_out() {
-    let recording = record(1, 25).await;
+    let recording = record(1, 25, false).await;
     let mut images = Vec::new();
     images::lying(&recording.journal, |image| images.push(image));
     let place = Place::swift();

@@ -1,0 +1,249 @@
+//! What the partitions of a consumer have for it, and whose turn it is.
+//!
+//! Each partition has at most one chunk here that the consumer has begun, and one that follows. Those
+//! that have something take turns. One that is paused is put aside until it goes on; what was read
+//! ahead of it is let go of where others need the room, and read again.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::chunk::Chunk;
+use crate::error::Error;
+
+/// What a partition has for the consumer.
+#[derive(Debug)]
+pub(super) enum Event {
+    Messages(Chunk),
+    Error(Error),
+}
+
+#[derive(Debug)]
+pub(super) struct Inbox {
+    state: Mutex<State>,
+    /// Of each partition: there is room for what follows.
+    room: Box<[Notify]>,
+}
+
+#[derive(Debug)]
+struct State {
+    places: Box<[Place]>,
+    /// The partitions that have something and are not paused, in the order of their turns.
+    ready: VecDeque<usize>,
+    is_closed: bool,
+}
+
+/// Of one partition.
+#[derive(Debug, Default)]
+struct Place {
+    begun: Option<Chunk>,
+    next: Option<Event>,
+    is_ready: bool,
+    /// What was here was let go of: it is to be read again from this offset on.
+    again_from: Option<u64>,
+}
+
+impl Inbox {
+    pub(super) fn new(partitions: usize) -> Self {
+        Self {
+            state: Mutex::new(State {
+                places: (0..partitions).map(|_| Place::default()).collect(),
+                ready: VecDeque::new(),
+                is_closed: false,
+            }),
+            room: (0..partitions).map(|_| Notify::new()).collect(),
+        }
+    }
+
+    // The partitions.
+
+    /// Waits until there is room for what follows. Cancel safe.
+    pub(super) async fn room(&self, partition: usize) {
+        while self.state().places[partition].next.is_some() {
+            self.room[partition].notified().await;
+        }
+    }
+
+    /// From where what was let go of is to be read again, if it was.
+    pub(super) fn take_again_from(&self, partition: usize) -> Option<u64> {
+        self.state().places[partition].again_from.take()
+    }
+
+    /// Gives what follows; the partition has waited for [`room`](Self::room). Whether it was taken:
+    /// it is not where something before it is to be read again.
+    pub(super) fn give(&self, partition: usize, event: Event) -> bool {
+        let mut state = self.state();
+        let place = &mut state.places[partition];
+        let is_gap = place.again_from.is_some() && matches!(event, Event::Messages(_));
+        let refused = match state.is_closed || is_gap {
+            true => Some(event),
+            false => state.places[partition].next.replace(event),
+        };
+        if refused.is_none() {
+            state.set_ready(partition);
+        }
+        drop(state);
+        refused.is_none()
+    }
+
+    /// Lets go of what a partition has.
+    pub(super) fn clear(&self, partition: usize) {
+        let gone = std::mem::take(&mut self.state().places[partition]);
+        // Its turn, if it has one, finds nothing.
+        self.room[partition].notify_one();
+        drop(gone);
+    }
+
+    /// Lets go of what was read ahead of a partition that is paused, if there is one. Whether there
+    /// was.
+    pub(super) fn let_go_of_a_paused_one(&self) -> bool {
+        let gone = self.state().let_go_of_a_paused_one();
+        let Some((partition, chunks)) = gone else {
+            return false;
+        };
+        self.room[partition].notify_one();
+        drop(chunks);
+        true
+    }
+
+    // The consumer.
+
+    /// Whatever has the next turn.
+    pub(super) fn next(&self) -> Option<Event> {
+        let mut state = self.state();
+        while let Some(partition) = state.ready.pop_front() {
+            let place = &mut state.places[partition];
+            place.is_ready = false;
+            let (event, made_room) = place.take();
+            let Some(event) = event else { continue };
+            if place.has_more() {
+                state.set_ready(partition);
+            }
+            drop(state);
+            if made_room {
+                self.room[partition].notify_one();
+            }
+            return Some(event);
+        }
+        None
+    }
+
+    /// The turn of this chunk is over: whatever has the next one, which may be the same.
+    pub(super) fn take_turns(&self, chunk: Chunk) -> Option<Event> {
+        let others_wait = {
+            let state = self.state();
+            state.ready.iter().any(|other| *other != chunk.partition())
+        };
+        if !others_wait {
+            return Some(Event::Messages(chunk));
+        }
+        self.put_back(chunk);
+        self.next()
+    }
+
+    /// Not now: what is left of it, for its next turn.
+    pub(super) fn put_back(&self, chunk: Chunk) {
+        let partition = chunk.partition();
+        let mut state = self.state();
+        let refused = match state.is_closed {
+            true => Some(chunk),
+            false => state.places[partition].begun.replace(chunk),
+        };
+        state.set_ready(partition);
+        drop(state);
+        drop(refused);
+    }
+
+    /// Those that were paused get their turns again.
+    pub(super) fn resume(&self) {
+        let mut state = self.state();
+        for partition in 0..state.places.len() {
+            state.set_ready(partition);
+        }
+    }
+
+    /// Nothing is given any more, and what is here is let go of.
+    pub(super) fn close(&self) {
+        let gone: Vec<Place> = {
+            let mut state = self.state();
+            state.is_closed = true;
+            state.ready.clear();
+            state.places.iter_mut().map(std::mem::take).collect()
+        };
+        self.room.iter().for_each(Notify::notify_one);
+        drop(gone);
+    }
+
+    // Nothing that holds this lock can panic halfway through a change. Chunks are dropped outside of
+    // it: what they hold may be the last of a session.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn let_go_of_a_paused_one(&mut self) -> Option<(usize, [Option<Chunk>; 2])> {
+        let mut places = self.places.iter_mut().enumerate();
+        let (partition, place) = places.find(|(_, place)| place.is_paused())?;
+        Some((partition, place.let_go()))
+    }
+
+    /// The partition gets a turn, if it has something that is not paused.
+    fn set_ready(&mut self, partition: usize) {
+        let place = &mut self.places[partition];
+        if !place.is_ready && place.has_more() {
+            place.is_ready = true;
+            self.ready.push_back(partition);
+        }
+    }
+}
+
+impl Place {
+    fn is_paused(&self) -> bool {
+        let chunks = self.begun.iter().chain(self.next_chunk());
+        chunks.into_iter().any(Chunk::is_paused)
+    }
+
+    fn next_chunk(&self) -> Option<&Chunk> {
+        match &self.next {
+            Some(Event::Messages(chunk)) => Some(chunk),
+            _ => None,
+        }
+    }
+
+    /// Whether it has anything to hand out now.
+    fn has_more(&self) -> bool {
+        match (&self.begun, &self.next) {
+            (Some(chunk), _) | (None, Some(Event::Messages(chunk))) => !chunk.is_paused(),
+            (None, Some(Event::Error(_))) => true,
+            (None, None) => false,
+        }
+    }
+
+    /// What comes first, and whether there is room for another now.
+    fn take(&mut self) -> (Option<Event>, bool) {
+        if !self.has_more() {
+            return (None, false);
+        }
+        match self.begun.take() {
+            Some(chunk) => (Some(Event::Messages(chunk)), false),
+            None => (self.next.take(), true),
+        }
+    }
+
+    /// Lets go of its chunks, which are to be read again.
+    fn let_go(&mut self) -> [Option<Chunk>; 2] {
+        let next = match self.next.take() {
+            Some(Event::Messages(chunk)) => Some(chunk),
+            other => {
+                self.next = other;
+                None
+            }
+        };
+        let begun = self.begun.take();
+        let first = begun.iter().chain(&next).find_map(Chunk::first);
+        self.again_from = first.or(self.again_from);
+        [begun, next]
+    }
+}

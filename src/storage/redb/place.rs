@@ -1,0 +1,125 @@
+//! Where a file is: what can be the place of one, and whether the open one is still there.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::error::{Fail, Gone};
+use crate::error::{Error, Result};
+
+/// The path from the root, so that it stays the same when the process changes its directory.
+pub(super) fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|error| {
+        let text = format!("{path:?} is not the path of a file: {error}");
+        Error::invalid(text).with_source(error)
+    })
+}
+
+/// What is at a path.
+pub(super) enum Found {
+    File,
+    EmptyFile,
+    Nothing,
+}
+
+/// Looks before anything is opened or written.
+pub(super) fn look(path: &Path) -> Result<Found> {
+    let invalid = |what: &str| Err(Error::invalid(format!("{} {what}", path.display())));
+    match fs::metadata(path) {
+        Ok(file) if file.is_dir() => invalid("is a directory: give the path of a file in it"),
+        Ok(file) if !file.is_file() => {
+            invalid("is a device, a pipe or a socket: give the path of a file")
+        }
+        Ok(file) if file.len() == 0 => Ok(Found::EmptyFile),
+        Ok(_) => Ok(Found::File),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(Fail::from(redb::Error::Io(error)).explain(path))
+        }
+        Err(error) => match fs::read_link(path) {
+            Ok(target) => Err(Error::invalid(format!(
+                "{} is a symbolic link to {}, where no file is ({error}): put the file there, or \
+                 remove the link; no new file is made behind a link",
+                path.display(),
+                target.display()
+            ))
+            .with_source(error)),
+            Err(_) if error.kind() == io::ErrorKind::NotFound => Ok(Found::Nothing),
+            Err(_) if error.kind() == io::ErrorKind::InvalidInput => {
+                invalid(&format!("is not the path of a file: {error}"))
+            }
+            Err(_) => Err(Fail::from(redb::Error::Io(error)).explain(path)),
+        },
+    }
+}
+
+/// The open file, as the system knows it, beside the path that led to it.
+pub(super) struct Place {
+    path: PathBuf,
+    /// A second handle of the open file. It shares its locks, so it goes before the first one.
+    file: File,
+    pub(super) id: FileId,
+}
+
+/// What tells one file from all others of the machine, where the system says such a thing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileId(Option<(u64, u64)>);
+
+impl Place {
+    pub(super) fn of(path: &Path, file: &File) -> io::Result<Self> {
+        Ok(Self {
+            path: path.to_owned(),
+            id: FileId::of(&file.metadata()?),
+            file: file.try_clone()?,
+        })
+    }
+
+    /// Fails if what is written to the file is lost with it: it was deleted, or there is another
+    /// one in its place. Two calls of the system, which is little beside a commit. Whether it was
+    /// merely moved away, or the path is hidden from this process, cannot be told: then all is well.
+    pub(super) fn check(&self) -> Result<(), Fail> {
+        if self.file.metadata().is_ok_and(|file| has_no_name(&file)) {
+            return Err(Fail::Gone(Gone::Deleted));
+        }
+        match FileId::at(&self.path).is_some_and(|found| found != self.id) {
+            true => Err(Fail::Gone(Gone::Replaced)),
+            false => Ok(()),
+        }
+    }
+}
+
+impl FileId {
+    /// Of the file that the path leads to now, if it leads to one.
+    pub(super) fn at(path: &Path) -> Option<Self> {
+        fs::metadata(path).ok().map(|file| Self::of(&file))
+    }
+}
+
+#[cfg(unix)]
+impl FileId {
+    fn of(file: &fs::Metadata) -> Self {
+        use std::os::unix::fs::MetadataExt;
+
+        Self(Some((file.dev(), file.ino())))
+    }
+}
+
+#[cfg(not(unix))]
+impl FileId {
+    fn of(_: &fs::Metadata) -> Self {
+        Self(None)
+    }
+}
+
+/// A deleted file lives on as long as it is open, and no longer.
+#[cfg(unix)]
+fn has_no_name(file: &fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+
+    file.nlink() == 0
+}
+
+/// An open file cannot be deleted.
+#[cfg(not(unix))]
+fn has_no_name(_: &fs::Metadata) -> bool {
+    false
+}
