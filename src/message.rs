@@ -298,7 +298,8 @@ from_body!(Bytes, Vec<u8>, String, &'static str, &'static [u8]);
 #[derive(Debug, Default)]
 pub struct Batch {
     pub(crate) messages: Vec<Message>,
-    pub(crate) doubt: Option<Doubt>,
+    /// In a box: most have none, and all are moved a lot.
+    pub(crate) doubt: Option<Box<Doubt>>,
 }
 
 impl Batch {

@@ -1,6 +1,6 @@
 //! What waits for its statement.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use tokio::runtime;
@@ -17,8 +17,10 @@ pub(super) const A_LOOK: u64 = 0;
 /// What was handed in and is in no statement yet.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    /// By their place. In boxes, for a tree of large values is slow, even with one in it.
-    waiting: BTreeMap<u64, Box<Submission>>,
+    /// By their place. The first one is there.
+    waiting: VecDeque<Waiting>,
+    /// How many of these places are empty: never more than there are others.
+    emptied: usize,
     /// What cannot go now and is in nobody's way: by what it is behind, and by its place.
     aside: BTreeMap<(u64, u64), (Submission, SetAside)>,
     next_place: u64,
@@ -27,6 +29,14 @@ pub(super) struct Queue {
     pub(super) is_closed: bool,
     /// The runtime that the task ran on when it was dropped with it for the last time.
     pub(super) ended: Option<runtime::Id>,
+}
+
+/// A place among those that wait.
+#[derive(Debug)]
+struct Waiting {
+    place: u64,
+    /// `None` once it was taken out from between others.
+    submission: Option<Submission>,
 }
 
 impl Queue {
@@ -49,17 +59,54 @@ impl Queue {
     /// Puts it where it was.
     pub(super) fn put_back(&mut self, submission: Submission) {
         self.bytes += submission.bytes;
-        self.waiting.insert(submission.place, Box::new(submission));
+        let waiting = Waiting::new(submission);
+        // Mostly behind all others, or before them.
+        match self.find(waiting.place) {
+            // Nothing has the place of another.
+            Ok(at) | Err(at) => self.waiting.insert(at, waiting),
+        }
+    }
+
+    fn find(&self, place: u64) -> Result<usize, usize> {
+        match self.waiting.back() {
+            Some(last) if last.place < place => Err(self.waiting.len()),
+            _ => self.waiting.binary_search_by_key(&place, |it| it.place),
+        }
     }
 
     pub(super) fn first(&self) -> Option<&Submission> {
-        self.waiting.first_key_value().map(|(_, first)| &**first)
+        self.waiting.front()?.submission.as_ref()
     }
 
     pub(super) fn pop(&mut self) -> Option<Submission> {
-        let (_, submission) = self.waiting.pop_first()?;
+        let submission = self.waiting.pop_front()?.submission?;
         self.bytes -= submission.bytes;
-        Some(*submission)
+        self.skip_empty();
+        Some(submission)
+    }
+
+    /// Lets go of the places that are empty, up to the first that is not.
+    fn skip_empty(&mut self) {
+        while (self.waiting.front()).is_some_and(|first| first.submission.is_none()) {
+            self.waiting.pop_front();
+            self.emptied -= 1;
+        }
+    }
+
+    fn skip_all_empty(&mut self) {
+        self.waiting.retain(|it| it.submission.is_some());
+        self.emptied = 0;
+    }
+
+    fn take_out(&mut self, place: u64) -> Option<Submission> {
+        let at = self.find(place).ok()?;
+        let taken = self.waiting[at].submission.take()?;
+        self.emptied += 1;
+        self.skip_empty();
+        if self.emptied > self.waiting.len() / 2 {
+            self.skip_all_empty();
+        }
+        Some(taken)
     }
 
     pub(super) fn set_aside(&mut self, submission: Submission, behind: u64) {
@@ -84,21 +131,31 @@ impl Queue {
     pub(super) fn release(&mut self, behind: u64) {
         let mut released = self.aside.split_off(&(behind, 0));
         self.aside.append(&mut released.split_off(&(behind + 1, 0)));
-        for ((_, place), (submission, _)) in released {
-            self.waiting.insert(place, Box::new(submission));
-        }
+        self.wait_again(released);
     }
 
     /// All that is set aside waits in its place again.
     pub(super) fn release_all(&mut self) {
-        for ((_, place), (submission, _)) in std::mem::take(&mut self.aside) {
-            self.waiting.insert(place, Box::new(submission));
+        let released = std::mem::take(&mut self.aside);
+        self.wait_again(released);
+    }
+
+    fn wait_again(&mut self, released: BTreeMap<(u64, u64), (Submission, SetAside)>) {
+        if released.is_empty() {
+            return;
         }
+        let released = released.into_values();
+        let released = released.map(|(submission, _)| Waiting::new(submission));
+        self.skip_all_empty();
+        self.waiting.extend(released);
+        // A few runs that are in order, which are merged.
+        let all = self.waiting.make_contiguous();
+        all.sort_by_key(|it| it.place);
     }
 
     /// Takes out what has this place, if it is here.
     pub(super) fn remove(&mut self, place: u64) -> Option<Submission> {
-        let removed = self.waiting.remove(&place).map(|removed| *removed);
+        let removed = self.take_out(place);
         let removed = removed.or_else(|| self.remove_aside(place))?;
         self.bytes -= removed.bytes;
         Some(removed)
@@ -118,7 +175,8 @@ impl Queue {
     /// Takes out what came in so long ago that its time is over.
     pub(super) fn take_overdue(&mut self, now: Duration) -> Vec<Submission> {
         let aside = self.aside.values().map(|(submission, _)| submission);
-        let all = self.waiting.values().map(|it| &**it).chain(aside);
+        let waiting = self.waiting.iter().filter_map(|it| it.submission.as_ref());
+        let all = waiting.chain(aside);
         let places = overdue(all, now);
         self.remove_all(places)
     }
@@ -138,12 +196,19 @@ impl Queue {
     /// Takes out all.
     pub(super) fn drain(&mut self) -> Vec<Submission> {
         self.bytes = 0;
-        let aside = std::mem::take(&mut self.aside).into_values();
-        let waiting = std::mem::take(&mut self.waiting).into_values();
-        aside
-            .map(|(submission, _)| submission)
-            .chain(waiting.map(|submission| *submission))
-            .collect()
+        self.release_all();
+        self.emptied = 0;
+        let waiting = std::mem::take(&mut self.waiting).into_iter();
+        waiting.filter_map(|it| it.submission).collect()
+    }
+}
+
+impl Waiting {
+    fn new(submission: Submission) -> Self {
+        Self {
+            place: submission.place,
+            submission: Some(submission),
+        }
     }
 }
 
@@ -189,5 +254,28 @@ mod tests {
         queue.release(7);
         assert_eq!((chain.is_behind(), queue.pop().unwrap().place), (None, 6));
         assert!(queue.is_empty() && queue.bytes == 0);
+    }
+
+    #[test]
+    fn what_is_taken_out_leaves_no_room_behind() {
+        let (mut queue, chain) = (Queue::default(), Chain::new());
+        let (first, _ticket) = submission(&chain, 0);
+        let first = queue.push(first);
+        for _ in 0..100 {
+            let (submission, _ticket) = submission(&chain, 0);
+            let place = queue.push(submission);
+            assert_eq!(queue.remove(place).unwrap().place, place);
+            assert!(queue.remove(place).is_none());
+            assert!(queue.waiting.len() <= 2);
+        }
+        // From before others, and put back there.
+        let (second, _ticket) = submission(&chain, 0);
+        let second = queue.push(second);
+        let taken = queue.pop().unwrap();
+        queue.put_back(taken);
+        assert_eq!(queue.remove(first).unwrap().place, first);
+        assert_eq!(queue.first().unwrap().place, second);
+        assert_eq!(queue.pop().unwrap().place, second);
+        assert!(queue.is_empty() && queue.bytes == 0 && queue.emptied == 0);
     }
 }

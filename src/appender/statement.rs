@@ -331,12 +331,12 @@ impl Entry {
             sessions.extend(commits.map(Commit::session).cloned());
             sessions.dedup_by(|a, b| Arc::ptr_eq(a, b));
         }
-        self.submission.batch.doubt = Some(Doubt {
+        self.submission.batch.doubt = Some(Box::new(Doubt {
             id,
             partitions: partitions.clone(),
             places: std::mem::take(&mut self.places),
             sessions,
-        });
+        }));
     }
 }
 

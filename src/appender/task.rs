@@ -144,8 +144,12 @@ impl<'a> Writer<'a> {
                     false => continue,
                 }
             }
-            if self.wait().await == Event::Failed {
-                self.fail_overdue();
+            match self.wait().await {
+                Event::Landed => {
+                    self.clear_next();
+                }
+                Event::Failed => self.fail_overdue(),
+                Event::Arrived | Event::TookLong => {}
             }
         }
     }
@@ -255,13 +259,9 @@ impl<'a> Writer<'a> {
         self.flown
     }
 
-    /// Sends the next statement off, if it may go. Whether it did.
+    /// Sends the next statement off, if it may go. Whether it did, or has less in it now.
     fn begin(&mut self) -> bool {
         let shared = self.shared;
-        if self.next.has_what_goes() {
-            let next = std::mem::take(&mut self.next);
-            self.next = next.unchained(&shared.routes, &shared.storage);
-        }
         let statements = self.flights.len() - self.looks();
         if self.next.is_empty() || statements >= MOST_STATEMENTS {
             return false;
@@ -271,12 +271,26 @@ impl<'a> Writer<'a> {
             return false;
         }
         let before = last.and_then(|last| last.landing.clone());
+        if self.clear_next() {
+            return true;
+        }
         let statement = std::mem::take(&mut self.next);
         let number = self.number();
         let flight = Flight::write(shared, number, statement, before);
         self.flights.push_back(flight);
         self.patience = None;
         true
+    }
+
+    /// Takes out of the next statement what is behind a batch that failed, and what nobody wants.
+    /// Whether there was any. (It looks at each of them: not each time that one more arrives.)
+    fn clear_next(&mut self) -> bool {
+        let has_what_goes = self.next.has_what_goes();
+        if has_what_goes {
+            let next = std::mem::take(&mut self.next);
+            self.next = next.unchained(&self.shared.routes, &self.shared.storage);
+        }
+        has_what_goes
     }
 
     async fn wait(&mut self) -> Event {

@@ -228,10 +228,13 @@ impl State {
         }
     }
 
+    /// In their order.
     pub(super) fn groups(&self, stream: Option<&Name>) -> Vec<Group> {
         let streams = self.streams.iter();
         let streams = streams.filter(|(name, _)| stream.is_none_or(|stream| stream == *name));
-        let partitions = streams.flat_map(|(stream, logs)| {
+        let mut streams: Vec<(&Name, &Vec<Log>)> = streams.collect();
+        streams.sort_unstable_by_key(|(name, _)| *name);
+        let partitions = streams.into_iter().flat_map(|(stream, logs)| {
             let partition = |index| Partition {
                 stream: stream.clone(),
                 index,
@@ -239,15 +242,15 @@ impl State {
             (0..).map(partition).zip(logs)
         });
         let groups = partitions.flat_map(|(partition, log)| {
+            let mut names: Vec<&Name> = log.groups.keys().collect();
+            names.sort_unstable();
             let group = move |name: &Name| Group {
                 partition: partition.clone(),
                 name: name.clone(),
             };
-            log.groups.keys().map(group)
+            names.into_iter().map(group)
         });
-        let mut groups: Vec<Group> = groups.collect();
-        groups.sort_unstable();
-        groups
+        groups.collect()
     }
 
     /// The group as it stands then.

@@ -45,10 +45,13 @@ impl Theirs {
         loop {
             let acquired = self.0.pool.acquire().await;
             let mut connection = acquired.map_err(|error| self.explain(error))?;
-            if !self.has_to_ask() || can_write(&mut connection).await {
+            let Some(ask) = self.has_to_ask() else {
                 return Ok(connection);
+            };
+            match ask.can_write(&mut connection).await {
+                true => return Ok(connection),
+                false => drop(connection.detach()),
             }
-            drop(connection.detach());
         }
     }
 
@@ -67,8 +70,8 @@ impl Theirs {
     pub(super) async fn take_idle(&self) -> Option<PoolConnection<Postgres>> {
         let mut connection = self.0.pool.try_acquire()?;
         let is_good = match self.has_to_ask() {
-            true => can_write(&mut connection).await,
-            false => matches!(within(ANSWER, connection.ping()).await, Some(Ok(()))),
+            Some(ask) => ask.can_write(&mut connection).await,
+            None => matches!(within(ANSWER, connection.ping()).await, Some(Ok(()))),
         };
         if is_good {
             return Some(connection);
@@ -95,11 +98,14 @@ impl Theirs {
         });
     }
 
-    fn has_to_ask(&self) -> bool {
+    fn has_to_ask(&self) -> Option<Ask<'_>> {
         let one_less = |asks: u32| asks.checked_sub(1);
         let asks = &self.0.asks;
-        asks.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less)
-            .is_ok()
+        let has_to = asks.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less);
+        has_to.is_ok().then_some(Ask {
+            asks,
+            is_answered: false,
+        })
     }
 
     /// Closes those that nobody uses and that take no writes.
@@ -112,6 +118,29 @@ impl Theirs {
             if !can_write(&mut connection).await {
                 drop(connection.detach());
             }
+        }
+    }
+}
+
+/// One of the sessions that have to be asked. Whoever asks may be let go of meanwhile: then the session
+/// goes back to the pool, and has to be asked by the next.
+struct Ask<'a> {
+    asks: &'a AtomicU32,
+    is_answered: bool,
+}
+
+impl Ask<'_> {
+    async fn can_write(mut self, connection: &mut PoolConnection<Postgres>) -> bool {
+        let can_write = can_write(connection).await;
+        self.is_answered = true;
+        can_write
+    }
+}
+
+impl Drop for Ask<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            self.asks.fetch_add(1, Ordering::AcqRel);
         }
     }
 }
