@@ -56,13 +56,13 @@ impl Shared {
                 }
             };
             is_in_log |= landed && id == landing.id();
-            id = Id::random();
             while statement.is_empty() {
                 match behind.pop_front() {
                     Some(next) => statement = self.without_what_goes(next),
                     None => return landing.end(is_in_log),
                 }
             }
+            id = Id::random();
         }
         landing.end(is_in_log);
     }
