@@ -11,7 +11,14 @@ use crate::storage::{Partition, StreamSettings};
 
 /// The streams that this process knows, with their number of partitions.
 #[derive(Debug, Default)]
-pub(crate) struct Routes(Mutex<HashMap<Name, Known>>);
+pub(crate) struct Routes(Mutex<Streams>);
+
+#[derive(Debug, Default)]
+struct Streams {
+    known: HashMap<Name, Known>,
+    /// The one that was looked up last: the next message mostly goes there, too.
+    last: Option<(Name, Known)>,
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Known {
@@ -26,14 +33,17 @@ impl Routes {
             partitions: settings.partitions.max(1),
             is_doubtful: false,
         };
-        self.known().insert(stream, known);
+        let mut streams = self.streams();
+        streams.last = None;
+        streams.known.insert(stream, known);
     }
 
     /// Somebody has to look before the next append that goes to one of these.
     pub(super) fn doubt(&self, partitions: &[Partition]) {
-        let mut known = self.known();
+        let mut streams = self.streams();
+        streams.last = None;
         for partition in partitions {
-            if let Some(known) = known.get_mut(&partition.stream) {
+            if let Some(known) = streams.known.get_mut(&partition.stream) {
                 known.is_doubtful = true;
             }
         }
@@ -41,7 +51,7 @@ impl Routes {
 
     /// The number of partitions of a stream; 1 for one that is not known.
     pub(super) fn partitions(&self, stream: &Name) -> u32 {
-        self.known().get(stream).map_or(1, |known| known.partitions)
+        self.streams().partitions(stream)
     }
 
     /// Whether a batch needs one of the streams that are being learnt.
@@ -52,10 +62,10 @@ impl Routes {
 
     /// Whether some of a batch would go to one of these partitions.
     pub(super) fn goes_to(&self, submission: &Submission, turn: u32, targets: &Targets) -> bool {
-        let known = self.known();
+        let mut known = self.streams();
         let goes_there = |message: &Message| {
             let stream = message.stream().unwrap_or(&submission.stream);
-            let partitions = known.get(stream).map_or(1, |known| known.partitions);
+            let partitions = known.partitions(stream);
             let index = index_of(message, partitions, || turn);
             targets.contains(stream, index)
         };
@@ -63,14 +73,14 @@ impl Routes {
     }
 
     pub(super) fn lacks(&self, submission: &Submission) -> bool {
-        let known = self.known();
-        streams(submission).any(|stream| is_lacking(&known, stream))
+        let mut known = self.streams();
+        streams(submission).any(|stream| known.lacks(stream))
     }
 
     pub(super) fn lacking(&self, submission: &Submission) -> Vec<Name> {
-        let known = self.known();
+        let mut known = self.streams();
         let mut lacking: Vec<Name> = streams(submission)
-            .filter(|stream| is_lacking(&known, stream))
+            .filter(|stream| known.lacks(stream))
             .cloned()
             .collect();
         lacking.sort_unstable();
@@ -78,13 +88,30 @@ impl Routes {
         lacking
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<Name, Known>> {
+    fn streams(&self) -> MutexGuard<'_, Streams> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn is_lacking(known: &HashMap<Name, Known>, stream: &Name) -> bool {
-    known.get(stream).is_none_or(|known| known.is_doubtful)
+impl Streams {
+    fn get(&mut self, stream: &Name) -> Option<Known> {
+        if let Some((last, known)) = &self.last
+            && last == stream
+        {
+            return Some(*known);
+        }
+        let known = *self.known.get(stream)?;
+        self.last = Some((stream.clone(), known));
+        Some(known)
+    }
+
+    fn partitions(&mut self, stream: &Name) -> u32 {
+        self.get(stream).map_or(1, |known| known.partitions)
+    }
+
+    fn lacks(&mut self, stream: &Name) -> bool {
+        self.get(stream).is_none_or(|known| known.is_doubtful)
+    }
 }
 
 fn streams(submission: &Submission) -> impl Iterator<Item = &Name> {

@@ -2,7 +2,15 @@
 
 use std::fs::{self, File};
 use std::io;
+#[cfg(target_os = "linux")]
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+
+#[cfg(target_os = "linux")]
+use rustix::{
+    fs::{AtFlags, CWD, StatxFlags, makedev, statx},
+    io::Errno,
+};
 
 use super::error::{Fail, Gone};
 use crate::error::{Error, Result};
@@ -68,7 +76,7 @@ impl Place {
     pub(super) fn of(path: &Path, file: &File) -> io::Result<Self> {
         Ok(Self {
             path: path.to_owned(),
-            id: FileId::of(&file.metadata()?),
+            id: Seen::of(file)?.id,
             file: file.try_clone()?,
         })
     }
@@ -77,7 +85,7 @@ impl Place {
     /// one in its place. Two calls of the system, which is little beside a commit. Whether it was
     /// merely moved away, or the path is hidden from this process, cannot be told: then all is well.
     pub(super) fn check(&self) -> Result<(), Fail> {
-        if self.file.metadata().is_ok_and(|file| has_no_name(&file)) {
+        if Seen::of(&self.file).is_ok_and(|file| file.has_no_name) {
             return Err(Fail::Gone(Gone::Deleted));
         }
         match FileId::at(&self.path).is_some_and(|found| found != self.id) {
@@ -90,36 +98,75 @@ impl Place {
 impl FileId {
     /// Of the file that the path leads to now, if it leads to one.
     pub(super) fn at(path: &Path) -> Option<Self> {
-        fs::metadata(path).ok().map(|file| Self::of(&file))
+        Seen::at(path).ok().map(|file| file.id)
+    }
+}
+
+/// What the system says of a file.
+struct Seen {
+    id: FileId,
+    /// A deleted file lives on as long as it is open, and no longer.
+    has_no_name: bool,
+}
+
+/// Asks for nothing else: Linux from 6.13 on has to note the time of a write with it, which takes as long
+/// as a third of a small commit, where somebody has asked for the times since the last one.
+#[cfg(target_os = "linux")]
+impl Seen {
+    fn of(file: &File) -> io::Result<Self> {
+        match Self::ask(file, Path::new(""), AtFlags::EMPTY_PATH) {
+            Err(Errno::NOSYS) => file.metadata().map(Self::from),
+            said => Ok(said?),
+        }
+    }
+
+    fn at(path: &Path) -> io::Result<Self> {
+        match Self::ask(CWD, path, AtFlags::empty()) {
+            Err(Errno::NOSYS) => fs::metadata(path).map(Self::from),
+            said => Ok(said?),
+        }
+    }
+
+    fn ask(file: impl AsFd, path: &Path, flags: AtFlags) -> Result<Self, Errno> {
+        let said = statx(file, path, flags, StatxFlags::INO | StatxFlags::NLINK)?;
+        let device = makedev(said.stx_dev_major, said.stx_dev_minor);
+        Ok(Self {
+            id: FileId(Some((device, said.stx_ino))),
+            has_no_name: said.stx_nlink == 0,
+        })
     }
 }
 
 #[cfg(unix)]
-impl FileId {
-    fn of(file: &fs::Metadata) -> Self {
+impl From<fs::Metadata> for Seen {
+    fn from(file: fs::Metadata) -> Self {
         use std::os::unix::fs::MetadataExt;
 
-        Self(Some((file.dev(), file.ino())))
+        Self {
+            id: FileId(Some((file.dev(), file.ino()))),
+            has_no_name: file.nlink() == 0,
+        }
     }
 }
 
-#[cfg(not(unix))]
-impl FileId {
-    fn of(_: &fs::Metadata) -> Self {
-        Self(None)
+#[cfg(not(target_os = "linux"))]
+impl Seen {
+    fn of(file: &File) -> io::Result<Self> {
+        file.metadata().map(Self::from)
     }
-}
 
-/// A deleted file lives on as long as it is open, and no longer.
-#[cfg(unix)]
-fn has_no_name(file: &fs::Metadata) -> bool {
-    use std::os::unix::fs::MetadataExt;
-
-    file.nlink() == 0
+    fn at(path: &Path) -> io::Result<Self> {
+        fs::metadata(path).map(Self::from)
+    }
 }
 
 /// An open file cannot be deleted.
 #[cfg(not(unix))]
-fn has_no_name(_: &fs::Metadata) -> bool {
-    false
+impl From<fs::Metadata> for Seen {
+    fn from(_: fs::Metadata) -> Self {
+        Self {
+            id: FileId(None),
+            has_no_name: false,
+        }
+    }
 }
