@@ -58,29 +58,32 @@ impl Flowstream {
             .retry(|| self.storage().groups(stream.as_ref()))
             .await?;
         let states = self.retry(|| self.storage().observe(&groups)).await?;
-        let groups = groups.into_iter().zip(states);
-        let groups: Vec<(Group, GroupState)> = groups
-            .filter_map(|(group, state)| Some((group, state?)))
-            .collect();
-        let reads = groups.iter().map(|(group, state)| {
-            let from = state.next_pending()?;
-            Some(Read {
-                partition: group.partition.clone(),
-                from,
-                max_bytes: 1,
-                group: None,
+        let infos = groups.into_iter().zip(states);
+        let infos = infos.filter_map(|(group, state)| {
+            Some(GroupInfo {
+                group,
+                state: state?,
+                pending_since: None,
             })
         });
-        let reads: Vec<Option<Read>> = reads.collect();
-        let looks = reads.into_iter().map(|read| self.appended_at(read));
-        let pending = several(READS, looks).await?;
-        let infos = groups.into_iter().zip(pending);
-        let infos = infos.map(|((group, state), pending_since)| GroupInfo {
-            group,
-            state,
-            pending_since,
+        let mut infos: Vec<GroupInfo> = infos.collect();
+        let reads = infos.iter().enumerate().filter_map(|(at, info)| {
+            let read = Read {
+                partition: info.group.partition.clone(),
+                from: info.state.next_pending()?,
+                max_bytes: 1,
+                group: None,
+            };
+            Some((at, read))
         });
-        Ok(infos.collect())
+        let reads: Vec<(usize, Read)> = reads.collect();
+        let looks = reads
+            .into_iter()
+            .map(async |(at, read)| Ok((at, self.appended_at(read).await?)));
+        for (at, since) in several(READS, looks).await? {
+            infos[at].pending_since = since;
+        }
+        Ok(infos)
     }
 
     /// Takes the lease of a group away, at all partitions, whoever has it: the consumers are fenced,
@@ -133,8 +136,7 @@ impl Flowstream {
     }
 
     /// When the first batch was appended that a read gives.
-    async fn appended_at(&self, read: Option<Read>) -> Result<Option<SystemTime>> {
-        let Some(read) = read else { return Ok(None) };
+    async fn appended_at(&self, read: Read) -> Result<Option<SystemTime>> {
         let fetched = self.retry(|| self.storage().read(read.clone())).await?;
         Ok(fetched.batches.first().map(|batch| batch.appended_at))
     }

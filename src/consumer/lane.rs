@@ -133,7 +133,7 @@ impl Lane {
             );
             self.shared.fail(Error::new(ErrorKind::Internal, text));
         }
-        self.let_go().await;
+        Box::pin(self.let_go()).await;
         self.is_over = true;
     }
 
@@ -145,6 +145,12 @@ impl Lane {
             () = shared.until_stopped() => return,
             () = shared.first_poll() => {}
         }
+        // In a box, which is there once somebody polls: it is large, and lanes may be many.
+        Box::pin(self.stand_by_and_consume()).await;
+    }
+
+    async fn stand_by_and_consume(&mut self) {
+        let shared = self.shared.clone();
         loop {
             self.shared.set_status(self.index, Status::Standby);
             let Some(session) = self.stand_by().await else {
