@@ -56,7 +56,9 @@ pub(crate) fn statements(kind: Kind, submitted: usize, largest: usize) -> usize 
 /// delivery that its pipeline has in hand.
 pub(crate) fn consumer(kind: Kind, partitions: usize, sizes: Sizes) -> usize {
     let reading = match kind {
-        Kind::Redb => (sizes.batch + 4 * KIB).next_power_of_two(),
+        // Where another log follows, redb has the first page of that in its hand as well while it looks
+        // for the end of this one.
+        Kind::Redb => partitions.min(2) * (sizes.batch + 4 * KIB).next_power_of_two(),
         // What came from the server, and the row that is read.
         #[cfg(feature = "postgres")]
         Kind::Postgres => PREFETCH / (partitions + 1) + 2 * sizes.batch,
