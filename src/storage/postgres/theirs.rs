@@ -1,7 +1,7 @@
 //! A pool of the application, of which the storage has a connection now and then.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
@@ -18,9 +18,10 @@ pub(super) struct Theirs(Arc<Shared>);
 
 struct Shared {
     pool: PgPool,
-    /// So many of its sessions are asked before they are used: one was found to take no writes, and the
-    /// others may be of the same time.
-    asks: AtomicU32,
+    /// How often one of its sessions was found to take no writes. The others may be of the same time.
+    doubts: AtomicU64,
+    /// For a while after that each is asked before it is used. (Not only as many as there were: those that
+    /// are good come back as well, and one of that time may be the last to come back.)
     is_weeding: AtomicBool,
 }
 
@@ -36,7 +37,7 @@ impl Theirs {
     pub(super) fn new(pool: PgPool) -> Self {
         Self(Arc::new(Shared {
             pool,
-            asks: AtomicU32::new(0),
+            doubts: AtomicU64::new(0),
             is_weeding: AtomicBool::new(false),
         }))
     }
@@ -45,13 +46,10 @@ impl Theirs {
         loop {
             let acquired = self.0.pool.acquire().await;
             let mut connection = acquired.map_err(|error| self.explain(error))?;
-            let Some(ask) = self.has_to_ask() else {
+            if !self.has_to_ask() || can_write(&mut connection).await {
                 return Ok(connection);
-            };
-            match ask.can_write(&mut connection).await {
-                true => return Ok(connection),
-                false => drop(connection.detach()),
             }
+            drop(connection.detach());
         }
     }
 
@@ -70,8 +68,8 @@ impl Theirs {
     pub(super) async fn take_idle(&self) -> Option<PoolConnection<Postgres>> {
         let mut connection = self.0.pool.try_acquire()?;
         let is_good = match self.has_to_ask() {
-            Some(ask) => ask.can_write(&mut connection).await,
-            None => matches!(within(ANSWER, connection.ping()).await, Some(Ok(()))),
+            true => can_write(&mut connection).await,
+            false => matches!(within(ANSWER, connection.ping()).await, Some(Ok(()))),
         };
         if is_good {
             return Some(connection);
@@ -84,28 +82,28 @@ impl Theirs {
     /// does not get them either.
     pub(super) fn doubt(&self) {
         let shared = &self.0;
-        shared.asks.store(shared.pool.size(), Ordering::Release);
+        shared.doubts.fetch_add(1, Ordering::AcqRel);
         if shared.is_weeding.swap(true, Ordering::AcqRel) {
             return;
         }
         let weeding = Weeding(self.clone());
         tokio::spawn(async move {
             let clock = SystemClock::new();
-            for pause in WEEDING {
-                sleep(&clock, pause).await;
-                weeding.0.weed().await;
+            loop {
+                let doubts = weeding.0.0.doubts.load(Ordering::Acquire);
+                for pause in WEEDING {
+                    sleep(&clock, pause).await;
+                    weeding.0.weed().await;
+                }
+                if weeding.0.0.doubts.load(Ordering::Acquire) == doubts {
+                    return;
+                }
             }
         });
     }
 
-    fn has_to_ask(&self) -> Option<Ask<'_>> {
-        let one_less = |asks: u32| asks.checked_sub(1);
-        let asks = &self.0.asks;
-        let has_to = asks.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less);
-        has_to.is_ok().then_some(Ask {
-            asks,
-            is_answered: false,
-        })
+    fn has_to_ask(&self) -> bool {
+        self.0.is_weeding.load(Ordering::Acquire)
     }
 
     /// Closes those that nobody uses and that take no writes.
@@ -118,29 +116,6 @@ impl Theirs {
             if !can_write(&mut connection).await {
                 drop(connection.detach());
             }
-        }
-    }
-}
-
-/// One of the sessions that have to be asked. Whoever asks may be let go of meanwhile: then the session
-/// goes back to the pool, and has to be asked by the next.
-struct Ask<'a> {
-    asks: &'a AtomicU32,
-    is_answered: bool,
-}
-
-impl Ask<'_> {
-    async fn can_write(mut self, connection: &mut PoolConnection<Postgres>) -> bool {
-        let can_write = can_write(connection).await;
-        self.is_answered = true;
-        can_write
-    }
-}
-
-impl Drop for Ask<'_> {
-    fn drop(&mut self) {
-        if !self.is_answered {
-            self.asks.fetch_add(1, Ordering::AcqRel);
         }
     }
 }
