@@ -109,7 +109,7 @@ async fn charge_all(flow: &Flowstream, stop: &Stop) -> Result<()> {
                 }
                 Err(Failure::Nonsense(why)) => {
                     println!("  {order}: given up, {why}");
-                    delivery.dead_letter(why).await
+                    Ok(delivery.dead_letter(why).await?)
                 }
             }
         })

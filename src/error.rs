@@ -3,8 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::message::Batch;
-
 /// The result of this crate's calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -13,13 +11,13 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Sink and Stream share this one type, because `forward` needs it. [`kind`](Error::kind) says what
 /// the caller can do; the text says what happened to which stream, group or offset. No type of a
 /// storage's own driver shows in it, except as [`source`](std::error::Error::source).
-pub struct Error(Box<Inner>);
+pub struct Error(Box<Parts>);
 
-struct Inner {
+/// What an [`Error`] is made of.
+struct Parts {
     kind: ErrorKind,
     text: String,
     in_doubt: bool,
-    unsent: Option<Batch>,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -53,11 +51,10 @@ impl Error {
     ///
     /// For authors of storages; applications only read errors.
     pub fn new(kind: ErrorKind, text: impl Into<String>) -> Self {
-        Self(Box::new(Inner {
+        Self(Box::new(Parts {
             kind,
             text: text.into(),
             in_doubt: false,
-            unsent: None,
             source: None,
         }))
     }
@@ -82,11 +79,6 @@ impl Error {
     #[cfg(feature = "postgres")]
     pub(crate) fn with_kind(mut self, kind: ErrorKind) -> Self {
         self.0.kind = kind;
-        self
-    }
-
-    pub(crate) fn with_unsent(mut self, batch: Batch) -> Self {
-        self.0.unsent = Some(batch);
         self
     }
 
@@ -123,26 +115,18 @@ impl Error {
 
     /// Whether the write that failed may nevertheless have been applied.
     ///
-    /// A [`Batch`] in doubt keeps the id under which it was sent, so giving it to
+    /// A [`Batch`](crate::Batch) in doubt keeps the id under which it was sent, so giving it to
     /// [`Producer::append`](crate::Producer::append) again never doubles it.
     pub fn in_doubt(&self) -> bool {
         self.0.in_doubt
     }
 
-    /// The messages that this error refused, if it refused any: those given to a failed
-    /// [`append`](crate::Producer::append), or the one that `start_send` did not take.
-    pub fn take_unsent(&mut self) -> Option<Batch> {
-        self.0.unsent.take()
-    }
-
-    /// The same failure for another of those who waited for it. The source is shared; refused
-    /// messages stay with the original.
+    /// The same failure for another of those who waited for it. The source is shared.
     pub(crate) fn share(&self) -> Self {
-        Self(Box::new(Inner {
+        Self(Box::new(Parts {
             kind: self.0.kind,
             text: self.0.text.clone(),
             in_doubt: self.0.in_doubt,
-            unsent: None,
             source: self.0.source.clone(),
         }))
     }

@@ -6,9 +6,9 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::headers::Headers;
 use crate::name::Name;
 use crate::options::Options;
+use crate::record::Headers;
 use crate::storage::{Records, RecordsBuilder};
 
 /// Takes any bytes, and panics where something is wrong.

@@ -101,68 +101,54 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(clippy::disallowed_methods)]
 
-mod appender;
-mod caught;
-mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;
-mod consumer;
-mod dead_letter;
-mod delivery;
-mod error;
-mod flow;
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 pub mod fuzzing;
-mod headers;
+
+mod admin;
+mod appender;
+mod clock;
+mod concurrency;
+mod consumer;
+mod context;
+mod error;
+mod flowstream;
+mod limits;
 mod message;
 mod name;
-mod near;
-mod operate;
+mod open;
 mod options;
+mod panics;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod producer;
 mod ranges;
+mod record;
 mod retry;
 mod runtime;
-mod several;
+mod session;
 pub mod storage;
-mod tail;
+mod suggest;
+mod sync;
+mod task;
 mod watch;
 
+pub use admin::{GroupInfo, ResetBuilder};
 pub use appender::AppendedRow;
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use consumer::{Consumer, ConsumerBuilder, Control, Pause, Status};
-pub use delivery::{Commit, Committing, Delivery};
+pub use consumer::{Consumer, ConsumerBuilder, Control, Delivery, Status};
 pub use error::{Error, ErrorKind, Result};
-pub use flow::Flowstream;
-pub use headers::Headers;
-pub use message::{Batch, Message};
+pub use flowstream::Flowstream;
+pub use message::{AppendError, Batch, Message};
 pub use name::Name;
-pub use operate::{GroupInfo, ResetBuilder};
+pub use open::open;
 pub use options::Options;
-pub use producer::{Appended, Producer, ProducerBuilder};
+pub use producer::{AppendReceipt, Producer, ProducerBuilder};
+pub use record::Headers;
+pub use session::{Commit, Committing, Pause};
 pub use storage::{GroupState, Progress, Ranges, Start};
-
-/// Opens the storage that a URL names, with the default [`Options`]: `redb:PATH`, `memory:` or
-/// `postgres://…`.
-///
-/// # Errors
-///
-/// As [`Options::open`].
-///
-/// # Examples
-///
-/// ```
-/// # async fn example() -> flowstream::Result<()> {
-/// let flow = flowstream::open("memory:").await?;
-/// # Ok(()) }
-/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(example()).unwrap();
-/// ```
-pub async fn open(url: &str) -> Result<Flowstream> {
-    Options::new().open(url).await
-}
 
 /// The programs in the README compile as they stand.
 #[cfg(doctest)]

@@ -30,11 +30,11 @@ pub use sqlx;
 use sqlx::Row;
 use sqlx::postgres::PgTransaction;
 
-use crate::consumer::Session;
-use crate::delivery::{Commit, Delivery};
+use crate::consumer::Delivery;
 use crate::error::{Error, ErrorKind, Result};
-use crate::message::Batch;
+use crate::message::{AppendError, Batch};
 use crate::producer::Producer;
+use crate::session::{Commit, Session};
 use crate::storage::Storage;
 use crate::storage::postgres::{Core, Ending, Outcome, PostgresStorage, Said, ended, ends_session};
 
@@ -64,7 +64,7 @@ pub trait ProducerExt: sealed::Sealed {
     /// them; they are in doubt; the transaction is in another database, or has failed before.
     /// [`Unavailable`](ErrorKind::Unavailable): the server cannot take them now. After an error of the
     /// server the transaction can only be rolled back. The error has the messages:
-    /// [`Error::take_unsent`].
+    /// [`AppendError::unsent`].
     ///
     /// # Cancel safety
     ///
@@ -74,7 +74,7 @@ pub trait ProducerExt: sealed::Sealed {
         &mut self,
         transaction: &mut PgTransaction<'_>,
         messages: impl Into<Batch> + Send,
-    ) -> impl Future<Output = Result<()>> + Send;
+    ) -> impl Future<Output = Result<(), AppendError>> + Send;
 }
 
 /// Committing a delivery as part of a transaction.
@@ -217,18 +217,18 @@ impl ProducerExt for Producer {
         &mut self,
         transaction: &mut PgTransaction<'_>,
         messages: impl Into<Batch> + Send,
-    ) -> Result<()> {
+    ) -> Result<(), AppendError> {
         let batch = messages.into();
-        let core = match core(self.flow().storage()) {
+        let core = match core(self.context().storage()) {
             Ok(core) => core.clone(),
-            Err(error) => return Err(error.with_unsent(batch)),
+            Err(error) => return Err(AppendError::new(error, batch)),
         };
-        let (append, batch) = self.lay_out(batch).await?;
+        let (append, batch) = self.to_rows(batch).await?;
         if append.rows.is_empty() {
             return Ok(());
         }
         let written = core.append_in(transaction, &append).await;
-        written.map_err(|error| error.with_unsent(batch))
+        written.map_err(|error| AppendError::new(error, batch))
     }
 }
 
@@ -243,14 +243,14 @@ impl DeliveryExt for Commit {
         let (session, offset) = (self.session(), self.offset());
         let core = core(session.storage())?;
         // Before it is sent: if this future is dropped meanwhile, it may be written all the same.
-        let before = session.entrust(offset, None);
+        let before = session.join_transaction(offset, None);
         let put_back = || match before {
-            Some(_) => drop(session.entrust(offset, before)),
-            None => session.take_back(offset),
+            Some(_) => drop(session.join_transaction(offset, before)),
+            None => session.leave_transaction(offset),
         };
         match core.commit_in(transaction, session.lease(), offset).await {
             Ok(Outcome::Stands(stands_in)) => {
-                session.entrust(offset, Some(stands_in.xid));
+                session.join_transaction(offset, Some(stands_in.xid));
                 let ending = ending(session, offset, stands_in.xid);
                 core.follow_ack(stands_in, session.lease().group.clone(), offset, ending);
                 Ok(())
@@ -281,7 +281,7 @@ fn ending(session: &Arc<Session>, offset: u64, xid: u64) -> Ending {
     let session = Arc::downgrade(session);
     Ending::new(move |is_done| {
         if let Some(session) = session.upgrade() {
-            session.settle(offset, xid, is_done);
+            session.transaction_ended(offset, xid, is_done);
         }
     })
 }

@@ -8,9 +8,9 @@ use std::task::Poll;
 use futures_core::future::BoxFuture;
 use tokio::runtime::Handle;
 
-use crate::caught::{text_of, unwound};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
+use crate::panics::{text_of, unwound};
 
 /// Opens a storage. Outside of a runtime, and on one where its timers or its sockets are off, that is an
 /// error here, and no panic in some task later. Boxed, because what connects to a server is large, and would

@@ -68,8 +68,8 @@ async fn flush(producer: &mut flowstream::Producer) {
 /// Appends, through errors.
 async fn append(producer: &mut flowstream::Producer, message: Message) {
     let mut batch = flowstream::Batch::from(message);
-    while let Err(mut error) = soon("an append", producer.append(batch)).await {
-        batch = error.take_unsent().unwrap();
+    while let Err(error) = soon("an append", producer.append(batch)).await {
+        batch = error.unsent;
     }
 }
 
@@ -219,8 +219,8 @@ async fn producers(url: &str) -> usize {
             world
                 .faulty
                 .times(Call::Append, fault.unwrap_or(Fault::Doubt), 1);
-            let mut error = producer.append(Message::new("0")).await.unwrap_err();
-            let batch = error.take_unsent().unwrap();
+            let error = producer.append(Message::new("0")).await.unwrap_err();
+            let batch = error.unsent;
             let ready = drop_after(polls, producer.append(batch)).await;
             append(&mut producer, Message::new("1")).await;
             world.faulty.heal();

@@ -144,9 +144,9 @@ async fn what_an_error_gives_back_can_be_appended_later() {
         let mut producer = world.flow.producer("elsewhere").await.unwrap();
         world.faulty.times(Call::Append, fault, 1);
         let delivery = next(&mut consumer).await;
-        let mut error = delivery.dead_letter("no").await.unwrap_err();
+        let error = delivery.dead_letter("no").await.unwrap_err();
         assert_eq!(error.in_doubt(), fault != Fault::Fail);
-        let batch = error.take_unsent().unwrap();
+        let batch = error.unsent;
         producer.append(batch).await.unwrap();
         assert_eq!(dead(&world).await, ["0"], "{fault:?}");
         assert_eq!(world.position("in", "work").await, 1);
@@ -382,7 +382,7 @@ async fn a_dead_letter_of_the_largest_message_can_be_appended_back() {
         // A move that fails: whoever has the error appends it.
         world.faulty.times(Call::Append, Fault::Fail, 1);
         let failed = next(&mut consumer).await.dead_letter(&*reason).await;
-        let unsent = failed.unwrap_err().take_unsent().unwrap();
+        let unsent = failed.unwrap_err().unsent;
         assert!(unsent.messages()[0].size() > MOST, "with its headers");
         producer.append(unsent).await.unwrap();
         world.rest().await;

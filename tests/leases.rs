@@ -352,12 +352,12 @@ async fn an_append_of_a_lost_lease_fails_as_a_whole_and_gives_back() {
     let mut producer = world.flow.producer("out").await.unwrap();
     let relayed = next(&mut active).await.into_message();
     world.take_over("orders", "billing").await;
-    let mut error = producer
+    let error = producer
         .append([Message::new("plain"), relayed])
         .await
         .unwrap_err();
     assert!(error.is_fenced() && !error.in_doubt());
-    assert_eq!(error.take_unsent().unwrap().len(), 2);
+    assert_eq!(error.unsent.len(), 2);
     assert_eq!(world.bodies("out").await, [""; 0]);
     producer.send("goes on".into()).await.unwrap();
 }

@@ -214,8 +214,8 @@ impl Run {
             Op::Append(count) => {
                 let messages: Vec<Message> = (0..count).map(|_| self.message()).collect();
                 let mut batch = flowstream::Batch::from(messages);
-                while let Err(mut error) = soon("append", self.producer.append(batch)).await {
-                    batch = error.take_unsent().unwrap();
+                while let Err(error) = soon("append", self.producer.append(batch)).await {
+                    batch = error.unsent;
                 }
             }
             Op::Consume(count) => self.consume(count).await,

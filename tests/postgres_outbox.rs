@@ -522,12 +522,12 @@ async fn a_failed_transaction_is_told() {
         .execute(&mut *tx)
         .await
         .expect_err("a swallowed error");
-    let mut error = orders
+    let error = orders
         .append_in(&mut tx, Message::new("late"))
         .await
         .expect_err("failed");
     assert_eq!(error.kind(), ErrorKind::Invalid);
-    assert_eq!(error.take_unsent().map(|batch| batch.len()), Some(1));
+    assert_eq!(error.unsent.len(), 1);
     let error = postgres::commit(tx).await.expect_err("rolled back");
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
     assert!(!error.in_doubt());
@@ -627,9 +627,9 @@ async fn what_cannot_be_appended_is_refused_before_anything_is_written() {
         vec![Message::new("fits"), relayed],
     ] {
         let count = batch.len();
-        let mut error = orders.append_in(&mut tx, batch).await.expect_err("refused");
+        let error = orders.append_in(&mut tx, batch).await.expect_err("refused");
         assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
-        assert_eq!(error.take_unsent().map(|batch| batch.len()), Some(count));
+        assert_eq!(error.unsent.len(), count);
     }
     let nothing: Vec<Message> = Vec::new();
     orders

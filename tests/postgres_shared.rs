@@ -132,7 +132,7 @@ async fn units_that_share_a_statement_fail_one_by_one() {
     waits.await.unwrap().expect("it is sent");
     sent.expect("it is sent");
     relayed.expect("it is dropped: the new owner gets it again");
-    for error in [missing.unwrap_err(), torn.unwrap_err()] {
+    for error in [missing.unwrap_err(), torn.unwrap_err().error] {
         assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
         assert!(!error.in_doubt(), "{error}");
     }

@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use flowstream::{Batch, Error, ErrorKind, Flowstream, Message, Options, Result};
+use flowstream::{AppendError, Batch, ErrorKind, Flowstream, Message, Options, Result};
 
 const CHILD: &str = "FLOWSTREAM_PLACE_CHILD";
 const FILE: &str = "FLOWSTREAM_PLACE_FILE";
@@ -243,9 +243,9 @@ async fn fill(path: &Path, make_room: impl FnOnce()) {
     println!("{full_at} messages until it was full, then well, {acked} in the log");
 }
 
-fn refused(mut error: Error) -> Batch {
+fn refused(error: AppendError) -> Batch {
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
-    error.take_unsent().unwrap()
+    error.unsent
 }
 
 async fn check(flow: &Flowstream, acked: u64) {

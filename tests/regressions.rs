@@ -365,8 +365,8 @@ async fn a_batch_in_doubt_is_not_doubled_however_late_it_is_given_back() {
     let world = world().await;
     let mut producer = world.flow.producer("orders").await.unwrap();
     world.faulty.times(Call::Append, Fault::Lose, 1);
-    let mut error = producer.append(Message::new("once")).await.unwrap_err();
-    let batch = error.take_unsent().unwrap();
+    let error = producer.append(Message::new("once")).await.unwrap_err();
+    let batch = error.unsent;
     assert!(batch.in_doubt());
     for _ in 0..5000 {
         producer.append(Message::new("other")).await.unwrap();

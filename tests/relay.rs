@@ -248,11 +248,11 @@ async fn of_two_sinks_one_writes_the_commit_and_one_append_writes_both_or_neithe
     let message = next(&mut consumer).await.into_message();
     let copy = message.clone().with_stream("a").unwrap();
     world.faulty.times(Call::Append, Fault::Fail, 1);
-    let mut error = b.append([copy, message]).await.unwrap_err();
+    let error = b.append([copy, message]).await.unwrap_err();
     let written = (world.bodies("a").await, world.bodies("b").await);
     assert_eq!(written, (vec![], vec!["0".to_owned()]), "neither");
     assert_eq!(world.position("in", "relay").await, 1);
-    b.append(error.take_unsent().unwrap()).await.unwrap();
+    b.append(error.unsent).await.unwrap();
     assert_eq!(world.bodies("a").await, ["1"]);
     assert_eq!(world.bodies("b").await, ["0", "1"]);
     assert_eq!(world.position("in", "relay").await, 2);

@@ -201,7 +201,7 @@ fn a_look_at_the_storage_that_its_runtime_takes_along_loses_nothing() {
             if call == Call::Settle {
                 world.faulty.times(Call::Append, Fault::Doubt, 1);
                 let refused = producer.append(batch).await;
-                batch = refused.unwrap_err().take_unsent().unwrap();
+                batch = refused.unwrap_err().unsent;
             }
             (world, producer, batch)
         });
@@ -259,7 +259,10 @@ fn many_that_send_on_one_runtime_go_on_when_another_ends() {
                 going_on.spawn(async move {
                     match number % 2 {
                         0 => producer.send("m".into()).await,
-                        _ => producer.append(Message::new("m")).await.map(drop),
+                        _ => {
+                            let appended = producer.append(Message::new("m")).await;
+                            appended.map(drop).map_err(Into::into)
+                        }
                     }
                 })
             })

@@ -32,8 +32,8 @@ async fn what_the_sink_could_not_write_goes_first_even_then() {
     let mut producer = world.flow.producer("orders").await.unwrap();
     producer.feed("0".into()).await.unwrap();
     world.faulty.times(Call::Append, Fault::Fail, 1);
-    let mut error = producer.append(Message::new("1")).await.unwrap_err();
-    let batch = error.take_unsent().unwrap();
+    let error = producer.append(Message::new("1")).await.unwrap_err();
+    let batch = error.unsent;
     assert_eq!(batch.messages()[0].body(), "1");
     assert!(!batch.in_doubt());
     assert_eq!(world.bodies("orders").await, [""; 0]);
@@ -56,8 +56,8 @@ async fn several_streams_and_partitions_get_it_together_or_not_at_all() {
             .collect::<Batch>()
     };
     world.faulty.times(Call::Append, Fault::Fail, 1);
-    let mut error = producer.append(batch()).await.unwrap_err();
-    assert_eq!(error.take_unsent().unwrap().len(), 10);
+    let error = producer.append(batch()).await.unwrap_err();
+    assert_eq!(error.unsent.len(), 10);
     for stream in ["orders", "wide", "new"] {
         let ends = world.flow.stream(stream).await.unwrap();
         assert!(ends.iter().all(|bounds| bounds.end == 0), "{stream}");
@@ -90,9 +90,9 @@ async fn a_batch_over_the_limit_comes_back_whole() {
     let mut producer = world.flow.producer("orders").await.unwrap();
     let body = "x".repeat(7 << 20);
     let batch: Batch = (0..10).map(|_| Message::new(body.clone())).collect();
-    let mut error = producer.append(batch).await.unwrap_err();
+    let error = producer.append(batch).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
-    assert_eq!(error.take_unsent().unwrap().len(), 10);
+    assert_eq!(error.unsent.len(), 10);
     assert_eq!(world.faulty.count(Call::Append), 0);
 }
 

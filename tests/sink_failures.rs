@@ -15,15 +15,15 @@ async fn an_invalid_message_comes_back_and_nothing_is_written() {
     let world = world_with(|options| options.max_message_bytes(10)).await;
     let mut producer = world.flow.producer("orders").await.unwrap();
     producer.feed("before".into()).await.unwrap();
-    let mut error = producer.send("x".repeat(11).into()).await.unwrap_err();
+    let error = producer.send("x".repeat(11).into()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(!error.in_doubt());
-    let batch = error.take_unsent().unwrap();
-    assert_eq!(batch.messages()[0].body().len(), 11);
-    assert!(error.take_unsent().is_none());
-    let mut error = producer.append(batch).await.unwrap_err();
+    let refused = producer.take_refused().unwrap();
+    assert_eq!(refused.body().len(), 11);
+    assert!(producer.take_refused().is_none());
+    let error = producer.append(refused).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
-    assert_eq!(error.take_unsent().unwrap().len(), 1);
+    assert_eq!(error.unsent.len(), 1);
     assert_eq!(world.faulty.count(Call::Append), 0);
     producer.send("after".into()).await.unwrap();
     assert_eq!(world.bodies("orders").await, ["before", "after"]);
@@ -105,16 +105,16 @@ async fn a_batch_in_doubt_is_never_doubled_by_append() {
         let mut producer = world.flow.producer("orders").await.unwrap();
         world.faulty.times(Call::Append, fault, 1);
         let batch = [Message::new("0"), Message::new("1")];
-        let mut error = producer.append(batch).await.unwrap_err();
+        let error = producer.append(batch).await.unwrap_err();
         assert!(error.in_doubt() && error.is_transient());
-        let batch = error.take_unsent().unwrap();
+        let batch = error.unsent;
         assert!(batch.in_doubt());
         // Others write meanwhile, and finding out fails once as well.
         producer.append(Message::new("other")).await.unwrap();
         world.faulty.times(Call::Settle, Fault::Lose, 1);
-        let mut error = producer.append(batch).await.unwrap_err();
+        let error = producer.append(batch).await.unwrap_err();
         assert!(error.in_doubt());
-        let batch = error.take_unsent().unwrap();
+        let batch = error.unsent;
         assert!(batch.in_doubt());
         let appended = producer.append(batch).await.unwrap();
         world.faulty.heal();
@@ -137,8 +137,8 @@ async fn a_batch_in_doubt_is_looked_for_where_it_was_sent() {
         world.flow.create_stream("orders", 4).await.unwrap();
         let mut producer = world.flow.producer("orders").await.unwrap();
         world.faulty.times(Call::Append, fault, 1);
-        let mut error = producer.append(Message::new("0")).await.unwrap_err();
-        let batch = error.take_unsent().unwrap();
+        let error = producer.append(Message::new("0")).await.unwrap_err();
+        let batch = error.unsent;
         for _ in 0..3 {
             producer.append(Message::new("other")).await.unwrap();
         }
@@ -270,13 +270,13 @@ async fn doubt_of_an_earlier_attempt_outlives_a_later_one() {
     quiet().await;
     world.faulty.set(Call::Append, Fault::Fail);
     world.pass(budget * 2).await;
-    let mut error = assert_ready!(appending.poll()).unwrap_err();
+    let error = assert_ready!(appending.poll()).unwrap_err();
     drop(appending);
     assert!(error.in_doubt());
     // It lands, and is not doubled.
     world.faulty.heal();
     quiet().await;
-    let batch = error.take_unsent().unwrap();
+    let batch = error.unsent;
     assert!(batch.in_doubt());
     producer.append(batch).await.unwrap();
     assert_eq!(world.bodies("orders").await, ["0"]);
@@ -304,13 +304,13 @@ async fn a_stream_that_is_gone_fails_nobody_elses_batch_and_is_made_again() {
     world.faulty.let_go();
     soon("the first", first).await.unwrap().unwrap();
     soon("what is there", there).await.unwrap().unwrap();
-    let (mut error, mut gone) = soon("what is gone", gone).await.unwrap();
+    let (error, mut gone) = soon("what is gone", gone).await.unwrap();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert_eq!(world.bodies("there").await, ["0", "2"]);
     assert_eq!(world.faulty.count(Call::Append), 4);
 
     let created = world.faulty.count(Call::CreateStream);
-    gone.append(error.take_unsent().unwrap()).await.unwrap();
+    gone.append(error.unsent).await.unwrap();
     gone.append(Message::new("3")).await.unwrap();
     assert_eq!(world.faulty.count(Call::CreateStream), created + 1);
     assert_eq!(world.bodies("gone").await, ["1", "3"]);
@@ -339,19 +339,14 @@ async fn a_driver_that_panics_loses_nothing() {
         let mut batch = Batch::from(Message::new("0").with_stream("new").unwrap());
         if call == Call::Settle {
             world.faulty.times(Call::Append, Fault::Doubt, 1);
-            batch = producer
-                .append(batch)
-                .await
-                .unwrap_err()
-                .take_unsent()
-                .unwrap();
+            batch = producer.append(batch).await.unwrap_err().unsent;
         }
         world.faulty.times(call, Fault::Panic, 1);
-        let mut error = soon("an answer", producer.append(batch)).await.unwrap_err();
+        let error = soon("an answer", producer.append(batch)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Internal, "{call:?}: {error}");
         assert!(error.to_string().contains("panicked"), "{error}");
         assert_eq!(error.in_doubt(), call != Call::CreateStream, "{call:?}");
-        let batch = error.take_unsent().unwrap();
+        let (error, batch) = (error.error, error.unsent);
         assert_eq!((batch.len(), batch.in_doubt()), (1, error.in_doubt()));
         soon("the same again", producer.append(batch))
             .await

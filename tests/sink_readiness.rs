@@ -220,15 +220,15 @@ async fn a_closed_sink_refuses_and_gives_back() {
     assert_eq!(world.bodies("orders").await, ["0"]);
     let error = producer.send("1".into()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);
-    let mut error = producer.start_send_unpin("1".into()).unwrap_err();
+    let error = producer.start_send_unpin("1".into()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);
-    assert_eq!(error.take_unsent().unwrap().messages()[0].body(), "1");
-    let mut error = producer
+    assert_eq!(producer.take_refused().unwrap().body(), "1");
+    let error = producer
         .append([Message::new("2"), Message::new("3")])
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);
-    assert_eq!(error.take_unsent().unwrap().len(), 2);
+    assert_eq!(error.unsent.len(), 2);
     producer.flush().await.unwrap();
     producer.close().await.unwrap();
     assert_eq!(world.bodies("orders").await, ["0"]);

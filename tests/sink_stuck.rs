@@ -31,8 +31,8 @@ async fn in_doubt(world: &World, body: &str) -> Batch {
     let mut producer = hasty.producer("orders").await.unwrap();
     world.faulty.times(Call::Append, Fault::Doubt, 1);
     let message = Message::new(body.to_owned());
-    let mut error = producer.append(message).await.unwrap_err();
-    error.take_unsent().unwrap()
+    let error = producer.append(message).await.unwrap_err();
+    error.unsent
 }
 
 /// When each of twenty callers that came one after the other during an outage gets its error.
@@ -48,9 +48,9 @@ async fn each_caller_has_its_own_budget_during_an_outage() {
         calls.push(tokio::spawn(async move {
             let began = flowstream::Clock::now(&clock);
             let body = Message::new(number.to_string());
-            let mut error = producer.append(body).await.unwrap_err();
+            let error = producer.append(body).await.unwrap_err();
             assert!(error.is_transient() && !error.in_doubt(), "{error}");
-            assert_eq!(error.take_unsent().unwrap().len(), 1);
+            assert_eq!(error.unsent.len(), 1);
             flowstream::Clock::now(&clock) - began
         }));
         world.pass_in(SECOND, 5).await;
@@ -83,9 +83,9 @@ async fn each_caller_has_its_own_budget_while_nothing_can_be_looked_at() {
     world.pass_in(SECOND * 4, 20).await;
     assert!(calls.iter().all(|call| call.is_finished()));
     for call in calls {
-        let mut error = call.await.unwrap().unwrap_err();
+        let error = call.await.unwrap().unwrap_err();
         assert!(error.is_transient() && !error.in_doubt(), "{error}");
-        assert_eq!(error.take_unsent().unwrap().len(), 1);
+        assert_eq!(error.unsent.len(), 1);
     }
 }
 
@@ -115,14 +115,14 @@ async fn who_gave_up_is_in_doubt_where_an_attempt_may_have_landed() {
     assert_ready_ok!(first.poll());
     world.faulty.set(Call::Append, Fault::Fail);
     world.pass_in(SECOND * 21, 100).await;
-    let mut error = assert_ready!(early.poll()).unwrap_err();
+    let error = assert_ready!(early.poll()).unwrap_err();
     assert!(error.in_doubt(), "{error}");
     assert_pending!(late.poll());
     // It lands with both in it, once.
     world.faulty.heal();
     world.pass_in(SECOND * 2, 10).await;
     assert_ready_ok!(late.poll());
-    let batch = error.take_unsent().unwrap();
+    let batch = error.unsent;
     assert!(batch.in_doubt());
     producer.clone().append(batch).await.unwrap();
     assert_eq!(world.bodies("orders").await, ["first", "early", "late"]);
@@ -446,10 +446,10 @@ async fn a_close_ends_while_others_go_on_sending() {
             tokio::spawn(async move {
                 for number in 0.. {
                     let body = Message::new(format!("{task}:{number}"));
-                    if let Err(mut error) = producer.append(body).await {
+                    if let Err(error) = producer.append(body).await {
                         assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
                         assert!(!error.in_doubt());
-                        assert_eq!(error.take_unsent().unwrap().len(), 1);
+                        assert_eq!(error.unsent.len(), 1);
                         return number;
                     }
                 }

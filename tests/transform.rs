@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use flowstream::{Batch, Delivery, Error, Headers, Message, Producer};
+use flowstream::{Batch, Delivery, Headers, Message, Producer};
 use futures::SinkExt;
 use support::*;
 
@@ -105,14 +105,14 @@ impl Pipeline {
 /// Appends until it is written, or its lease is lost, or nobody waits any more.
 async fn append(producer: &mut Producer, mut batch: Batch) {
     loop {
-        let Err(mut error) = producer.append(batch).await else {
+        let Err(error) = producer.append(batch).await else {
             return;
         };
         if error.is_fenced() {
             return;
         }
         assert!(error.is_transient(), "{error}");
-        batch = Error::take_unsent(&mut error).unwrap();
+        batch = error.unsent;
     }
 }
 
@@ -214,8 +214,8 @@ async fn a_retry_after_a_lost_answer_that_is_fenced_meanwhile_writes_once() {
         sum.attach(next(&mut consumer).await.into_parts().1);
         world.faulty.times(Call::Append, fault, 1);
         let outputs = [Message::new("a"), first, sum];
-        let mut error = producer.append(outputs).await.unwrap_err();
-        let batch = error.take_unsent().unwrap();
+        let error = producer.append(outputs).await.unwrap_err();
+        let batch = error.unsent;
         let usurper = world.take_over("in", "relay").await;
         let again = producer.append(batch).await;
         let outputs = world.bodies("out").await;

@@ -1,8 +1,7 @@
 //! Whether the storage fails.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use crate::error::Error;
+use crate::sync::{Mutex, MutexGuard};
 
 /// The error of the last call of a kind, if that failed.
 #[derive(Debug, Default)]
@@ -25,6 +24,6 @@ impl Failure {
     }
 
     fn last(&self) -> MutexGuard<'_, Option<Error>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }

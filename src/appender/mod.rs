@@ -1,81 +1,63 @@
-//! Gathers the appends of all producers into few statements: group commit.
+//! Gathers the appends of all producers into few group writes: group commit.
 //!
-//! What arrives while statements are under way is encoded into the next. So a thousand tasks that
+//! What arrives while group writes are under way is encoded into the next. So a thousand tasks that
 //! each send one message pay for a few writes, and a single producer encodes while the disk works.
 //! (Group commit: DeWitt et al., SIGMOD 1984.)
 //!
-//! Where the storage wants more than one statement under way ([`Storage::append_depth`]), those to
-//! one partition are a chain: each names the one before, and is not written unless that one is in
+//! Where the storage wants more than one group write under way ([`Storage::append_depth`]), those to
+//! one partition are a sequence: each names the one before, and is not written unless that one is in
 //! the log. (As the sequence numbers of Kafka's idempotent producer, KIP-98, keep the order of
 //! requests in flight.)
 
-mod chain;
-mod doubt;
+mod completion;
 mod failure;
-mod flight;
-mod landing;
-mod look;
+mod group_write;
+mod in_flight;
+mod lookup;
+mod outcome;
 mod queue;
-mod rebuild;
-mod route;
+mod regroup;
+mod request;
+mod routing;
 mod rows;
-mod statement;
-mod submission;
+mod sequence;
+mod shared;
 mod task;
-mod write;
+mod writer;
 
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
 use crate::clock::Clock;
 use crate::error::{Error, Result};
-#[cfg(feature = "postgres")]
-use crate::message::Batch;
+use crate::message::{AppendError, Batch};
 use crate::name::Name;
 use crate::retry::RetryPolicy;
 use crate::storage::Storage;
-use crate::watch::Watch;
+use crate::task::wake;
+use crate::watch::LogWatch;
 
-pub(crate) use chain::Chain;
-pub(crate) use doubt::Doubt;
-use failure::Failure;
-use queue::Queue;
-pub(crate) use route::Routes;
-pub use submission::AppendedRow;
-pub(crate) use submission::{Answer, Submission, Ticket, Unsent};
+#[cfg(feature = "postgres")]
+use group_write::GroupWrite;
+pub use request::AppendedRow;
+pub(crate) use request::{AppendRequest, AppendResult, Ticket, Unsent};
+pub(crate) use routing::Routing;
+pub(crate) use sequence::Sequence;
+use shared::AppenderShared;
 
 /// The handle to hand appends in. Its task exists only while there is work.
 #[derive(Debug, Clone)]
-pub(crate) struct Appender(Arc<Shared>);
-
-#[derive(Debug)]
-struct Shared {
-    storage: Arc<dyn Storage>,
-    clock: Arc<dyn Clock>,
-    retry: RetryPolicy,
-    watch: Watch,
-    routes: Routes,
-    queue: Mutex<Queue>,
-    /// Of attempts to write.
-    failure: Failure,
-    /// Of looks.
-    look_failure: Failure,
-    arrived: Notify,
-    failed: Notify,
-    /// There is room in the queue, or something to say to those who wait for it.
-    freed: Arc<Notify>,
-    rested: Notify,
-}
+pub(crate) struct Appender(Arc<AppenderShared>);
 
 /// Waits until there is room in the queue.
 #[derive(Debug)]
-pub(crate) struct Door {
+pub(crate) struct WaitForRoom {
     deadline: Duration,
     freed: Pin<Box<OwnedNotified>>,
 }
@@ -85,26 +67,14 @@ impl Appender {
         storage: Arc<dyn Storage>,
         clock: Arc<dyn Clock>,
         retry: RetryPolicy,
-        watch: Watch,
+        watch: LogWatch,
     ) -> Self {
-        Self(Arc::new(Shared {
-            storage,
-            clock,
-            retry,
-            watch,
-            routes: Routes::default(),
-            queue: Mutex::default(),
-            failure: Failure::default(),
-            look_failure: Failure::default(),
-            arrived: Notify::new(),
-            failed: Notify::new(),
-            freed: Arc::default(),
-            rested: Notify::new(),
-        }))
+        let shared = AppenderShared::new(storage, clock, retry, watch);
+        Self(Arc::new(shared))
     }
 
-    pub(crate) fn routes(&self) -> &Routes {
-        &self.0.routes
+    pub(crate) fn routing(&self) -> &Routing {
+        &self.0.routing
     }
 
     /// When the budget is over of what is handed in now.
@@ -121,7 +91,7 @@ impl Appender {
     /// refused. An error, if the storage failed until the deadline of the first poll was over.
     pub(crate) fn poll_room(
         &self,
-        door: &mut Option<Door>,
+        door: &mut Option<WaitForRoom>,
         deadline: Duration,
         cx: &mut Context<'_>,
     ) -> Poll<Result<()>> {
@@ -133,7 +103,7 @@ impl Appender {
             // What is freed from now on wakes it: it looks once more before it waits.
             let Some(waiting) = door else {
                 let freed = self.0.listen();
-                *door = Some(Door { deadline, freed });
+                *door = Some(WaitForRoom { deadline, freed });
                 continue;
             };
             ready!(waiting.freed.as_mut().poll(cx));
@@ -149,28 +119,26 @@ impl Appender {
     /// the runtime that polls, or on that of the caller where there is none.
     pub(crate) fn submit(
         &self,
-        (submission, mut ticket): (Submission, Ticket),
+        (request, mut ticket): (AppendRequest, Ticket),
         callers: &Handle,
     ) -> Ticket {
         let mut queue = self.0.queue();
         if queue.is_closed {
             drop(queue);
-            submission.fail(Error::closed(
+            request.fail(Error::closed(
                 "the storage was closed, and nothing is appended any more: open it again",
             ));
             return ticket;
         }
-        ticket.set_place(queue.push(submission));
-        let is_running = std::mem::replace(&mut queue.is_running, true);
+        ticket.set_place(queue.push(request));
         drop(queue);
-        match is_running {
-            true => self.0.arrived.notify_one(),
-            false => task::start(&self.0, &here(callers)),
+        if !wake(&self.0, &here(callers)) {
+            self.0.arrived.notify_one();
         }
         ticket
     }
 
-    /// Takes a unit back that nobody wants any more, if it is in no statement yet. If it is in one
+    /// Takes a unit back that nobody wants any more, if it is in no group write yet. If it is in one
     /// that is not under way it is let go of later.
     pub(crate) fn withdraw(&self, ticket: &mut Ticket) -> bool {
         let mut queue = self.0.queue();
@@ -179,8 +147,8 @@ impl Appender {
         ticket.renounce();
         match withdrawn {
             None => false,
-            Some(submission) => {
-                submission.let_go();
+            Some(request) => {
+                request.let_go();
                 self.0.freed.notify_waiters();
                 true
             }
@@ -201,16 +169,30 @@ impl Appender {
         stream: &Name,
         callers: &Handle,
         cx: &mut Context<'_>,
-    ) -> Poll<Answer> {
+    ) -> Poll<AppendResult> {
         loop {
             match ready!(ticket.poll(cx)) {
-                Err(Unsent::Orphaned(batch)) if self.can_go_on(callers) => {
+                Err(Unsent::RuntimeEnded(batch)) if self.can_go_on(callers) => {
                     let again = ticket.again(stream.clone(), batch);
                     *ticket = self.submit(again, callers);
                 }
                 answer => return Poll::Ready(answer),
             }
         }
+    }
+
+    /// Appends a unit that keeps no order with others: all or nothing.
+    pub(crate) async fn append(
+        &self,
+        stream: &Name,
+        batch: Batch,
+        callers: &Handle,
+    ) -> Result<Vec<AppendedRow>, AppendError> {
+        let (sequence, deadline) = (Sequence::new(), self.deadline());
+        let unit = AppendRequest::unit(stream.clone(), batch, sequence, deadline);
+        let mut ticket = self.submit(unit, callers);
+        let answer = poll_fn(|cx| self.poll_unit(&mut ticket, stream, callers, cx)).await;
+        answer.map_err(AppendError::from)
     }
 
     /// From now on nothing is taken. Resolves once all that was is answered: while the storage fails
@@ -221,7 +203,7 @@ impl Appender {
         loop {
             let mut rested = pin!(self.0.rested.notified());
             rested.as_mut().enable();
-            if !self.0.queue().is_running {
+            if !self.0.on_demand.is_running() {
                 return;
             }
             rested.await;
@@ -230,62 +212,21 @@ impl Appender {
 
     /// A batch as rows, for a transaction of the application; and the batch.
     #[cfg(feature = "postgres")]
-    pub(crate) async fn lay_out(
+    pub(crate) async fn to_rows(
         &self,
         stream: &Name,
         batch: Batch,
-    ) -> Result<(Arc<crate::storage::Append>, Batch), Unsent> {
+    ) -> Result<(Arc<crate::storage::Append>, Batch), AppendError> {
         let shared = &*self.0;
-        let (chain, deadline) = (Chain::new(), self.deadline());
-        let (submission, _) = Submission::unit(stream.clone(), batch, chain, deadline);
-        if let Err(error) = shared.learn_streams(&submission).await {
-            return Err(Unsent::Failed(error, submission.into_batch()));
+        let (sequence, deadline) = (Sequence::new(), self.deadline());
+        let (request, _) = AppendRequest::unit(stream.clone(), batch, sequence, deadline);
+        if let Err(error) = shared.learn_streams(&request).await {
+            return Err(AppendError::new(error, request.into_batch()));
         }
-        let mut statement = statement::Statement::default();
-        statement.add(submission, &shared.routes, &shared.storage);
-        let append = statement.seal(crate::storage::Id::random(), None);
-        Ok((append, statement.into_batch()))
-    }
-}
-
-impl Shared {
-    // Nothing that holds this lock can panic halfway through a change.
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Ready once there is room, or something to say, from now on.
-    fn listen(&self) -> Pin<Box<OwnedNotified>> {
-        let mut freed = Box::pin(self.freed.clone().notified_owned());
-        freed.as_mut().enable();
-        freed
-    }
-
-    /// Whether nothing waits: then the task ends.
-    fn rest(&self) -> bool {
-        let mut queue = self.queue();
-        queue.is_running = !queue.is_empty();
-        !queue.is_running
-    }
-
-    fn needs_a_look(&self, submission: &Submission) -> bool {
-        submission.batch.in_doubt() || self.routes.lacks(submission)
-    }
-
-    /// An attempt failed: those whose budget is over share the error. Without a budget each has one
-    /// attempt.
-    fn fails(&self, failure: &Failure, error: &Error) {
-        if self.retry.budget.is_zero() {
-            return;
-        }
-        failure.set(error);
-        self.failed.notify_one();
-        self.freed.notify_waiters();
-    }
-
-    fn failure_behind(&self, deadline: Duration) -> Option<Error> {
-        let error = self.failure.get()?;
-        (deadline <= self.clock.now()).then_some(error)
+        let mut group_write = GroupWrite::default();
+        group_write.add(request, &shared.routing, &shared.storage);
+        let append = group_write.seal(crate::storage::Id::random(), None);
+        Ok((append, group_write.into_batch()))
     }
 }
 

@@ -1,12 +1,12 @@
-//! What waits for its statement.
+//! What waits for its group write.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use tokio::runtime;
 
-use super::chain::SetAside;
-use super::submission::Submission;
+use super::request::AppendRequest;
+use super::sequence::SetAside;
 
 /// Producers wait once so many bytes do.
 pub(super) const FULL_BYTES: usize = 16 << 20;
@@ -14,7 +14,7 @@ pub(super) const FULL_BYTES: usize = 16 << 20;
 /// Set aside behind this are those that wait until a look at the storage may begin for them.
 pub(super) const A_LOOK: u64 = 0;
 
-/// What was handed in and is in no statement yet.
+/// What was handed in and is in no group write yet.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     /// By their place. The first one is there.
@@ -22,10 +22,9 @@ pub(super) struct Queue {
     /// How many of these places are empty: never more than there are others.
     emptied: usize,
     /// What cannot go now and is in nobody's way: by what it is behind, and by its place.
-    aside: BTreeMap<(u64, u64), (Submission, SetAside)>,
+    aside: BTreeMap<(u64, u64), (AppendRequest, SetAside)>,
     next_place: u64,
     bytes: usize,
-    pub(super) is_running: bool,
     pub(super) is_closed: bool,
     /// The runtime that the task ran on when it was dropped with it for the last time.
     pub(super) ended: Option<runtime::Id>,
@@ -36,7 +35,7 @@ pub(super) struct Queue {
 struct Waiting {
     place: u64,
     /// `None` once it was taken out from between others.
-    submission: Option<Submission>,
+    request: Option<AppendRequest>,
 }
 
 impl Queue {
@@ -49,17 +48,17 @@ impl Queue {
     }
 
     /// Puts it behind all that came before, and gives its place.
-    pub(super) fn push(&mut self, mut submission: Submission) -> u64 {
+    pub(super) fn push(&mut self, mut request: AppendRequest) -> u64 {
         self.next_place += 1;
-        submission.place = self.next_place;
-        self.put_back(submission);
+        request.place = self.next_place;
+        self.put_back(request);
         self.next_place
     }
 
     /// Puts it where it was.
-    pub(super) fn put_back(&mut self, submission: Submission) {
-        self.bytes += submission.bytes;
-        let waiting = Waiting::new(submission);
+    pub(super) fn put_back(&mut self, request: AppendRequest) {
+        self.bytes += request.bytes;
+        let waiting = Waiting::new(request);
         // Mostly behind all others, or before them.
         match self.find(waiting.place) {
             // Nothing has the place of another.
@@ -74,33 +73,33 @@ impl Queue {
         }
     }
 
-    pub(super) fn first(&self) -> Option<&Submission> {
-        self.waiting.front()?.submission.as_ref()
+    pub(super) fn first(&self) -> Option<&AppendRequest> {
+        self.waiting.front()?.request.as_ref()
     }
 
-    pub(super) fn pop(&mut self) -> Option<Submission> {
-        let submission = self.waiting.pop_front()?.submission?;
-        self.bytes -= submission.bytes;
+    pub(super) fn pop(&mut self) -> Option<AppendRequest> {
+        let request = self.waiting.pop_front()?.request?;
+        self.bytes -= request.bytes;
         self.skip_empty();
-        Some(submission)
+        Some(request)
     }
 
     /// Lets go of the places that are empty, up to the first that is not.
     fn skip_empty(&mut self) {
-        while (self.waiting.front()).is_some_and(|first| first.submission.is_none()) {
+        while (self.waiting.front()).is_some_and(|first| first.request.is_none()) {
             self.waiting.pop_front();
             self.emptied -= 1;
         }
     }
 
     fn skip_all_empty(&mut self) {
-        self.waiting.retain(|it| it.submission.is_some());
+        self.waiting.retain(|it| it.request.is_some());
         self.emptied = 0;
     }
 
-    fn take_out(&mut self, place: u64) -> Option<Submission> {
+    fn take_out(&mut self, place: u64) -> Option<AppendRequest> {
         let at = self.find(place).ok()?;
-        let taken = self.waiting[at].submission.take()?;
+        let taken = self.waiting[at].request.take()?;
         self.emptied += 1;
         self.skip_empty();
         if self.emptied > self.waiting.len() / 2 {
@@ -109,22 +108,22 @@ impl Queue {
         Some(taken)
     }
 
-    pub(super) fn set_aside(&mut self, submission: Submission, behind: u64) {
-        self.bytes += submission.bytes;
-        let mark = submission.chain.set_aside(behind);
-        let key = (behind, submission.place);
-        self.aside.insert(key, (submission, mark));
+    pub(super) fn set_aside(&mut self, request: AppendRequest, behind: u64) {
+        self.bytes += request.bytes;
+        let mark = request.sequence.set_aside(behind);
+        let key = (behind, request.place);
+        self.aside.insert(key, (request, mark));
     }
 
     /// The first of those that wait for a look.
-    pub(super) fn pop_for_a_look(&mut self) -> Option<Submission> {
+    pub(super) fn pop_for_a_look(&mut self) -> Option<AppendRequest> {
         let first = self.aside.first_entry()?;
         if first.key().0 != A_LOOK {
             return None;
         }
-        let (submission, _) = first.remove();
-        self.bytes -= submission.bytes;
-        Some(submission)
+        let (request, _) = first.remove();
+        self.bytes -= request.bytes;
+        Some(request)
     }
 
     /// What is behind this waits in its place again.
@@ -140,12 +139,12 @@ impl Queue {
         self.wait_again(released);
     }
 
-    fn wait_again(&mut self, released: BTreeMap<(u64, u64), (Submission, SetAside)>) {
+    fn wait_again(&mut self, released: BTreeMap<(u64, u64), (AppendRequest, SetAside)>) {
         if released.is_empty() {
             return;
         }
         let released = released.into_values();
-        let released = released.map(|(submission, _)| Waiting::new(submission));
+        let released = released.map(|(request, _)| Waiting::new(request));
         self.skip_all_empty();
         self.waiting.extend(released);
         // A few runs that are in order, which are merged.
@@ -154,18 +153,18 @@ impl Queue {
     }
 
     /// Takes out what has this place, if it is here.
-    pub(super) fn remove(&mut self, place: u64) -> Option<Submission> {
+    pub(super) fn remove(&mut self, place: u64) -> Option<AppendRequest> {
         let removed = self.take_out(place);
         let removed = removed.or_else(|| self.remove_aside(place))?;
         self.bytes -= removed.bytes;
         Some(removed)
     }
 
-    fn remove_aside(&mut self, place: u64) -> Option<Submission> {
+    fn remove_aside(&mut self, place: u64) -> Option<AppendRequest> {
         let mut from = 0;
         while let Some((&(behind, _), _)) = self.aside.range((from, 0)..).next() {
-            if let Some((submission, _)) = self.aside.remove(&(behind, place)) {
-                return Some(submission);
+            if let Some((request, _)) = self.aside.remove(&(behind, place)) {
+                return Some(request);
             }
             from = behind + 1;
         }
@@ -173,77 +172,82 @@ impl Queue {
     }
 
     /// Takes out what came in so long ago that its time is over.
-    pub(super) fn take_overdue(&mut self, now: Duration) -> Vec<Submission> {
-        let aside = self.aside.values().map(|(submission, _)| submission);
-        let waiting = self.waiting.iter().filter_map(|it| it.submission.as_ref());
+    pub(super) fn take_overdue(&mut self, now: Duration) -> Vec<AppendRequest> {
+        let aside = self.aside.values().map(|(request, _)| request);
+        let waiting = self.waiting.iter().filter_map(|it| it.request.as_ref());
         let all = waiting.chain(aside);
         let places = overdue(all, now);
         self.remove_all(places)
     }
 
     /// The same of those that wait until a look may begin for them.
-    pub(super) fn take_overdue_looks(&mut self, now: Duration) -> Vec<Submission> {
+    pub(super) fn take_overdue_looks(&mut self, now: Duration) -> Vec<AppendRequest> {
         let waiting = self.aside.range(..(A_LOOK + 1, 0));
-        let places = overdue(waiting.map(|(_, (submission, _))| submission), now);
+        let places = overdue(waiting.map(|(_, (request, _))| request), now);
         self.remove_all(places)
     }
 
-    fn remove_all(&mut self, places: Vec<u64>) -> Vec<Submission> {
+    fn remove_all(&mut self, places: Vec<u64>) -> Vec<AppendRequest> {
         let removed = places.into_iter().filter_map(|place| self.remove(place));
         removed.collect()
     }
 
     /// Takes out all.
-    pub(super) fn drain(&mut self) -> Vec<Submission> {
+    pub(super) fn drain(&mut self) -> Vec<AppendRequest> {
         self.bytes = 0;
         self.release_all();
         self.emptied = 0;
         let waiting = std::mem::take(&mut self.waiting).into_iter();
-        waiting.filter_map(|it| it.submission).collect()
+        waiting.filter_map(|it| it.request).collect()
     }
 }
 
 impl Waiting {
-    fn new(submission: Submission) -> Self {
+    fn new(request: AppendRequest) -> Self {
         Self {
-            place: submission.place,
-            submission: Some(submission),
+            place: request.place,
+            request: Some(request),
         }
     }
 }
 
-fn overdue<'a>(all: impl Iterator<Item = &'a Submission>, now: Duration) -> Vec<u64> {
-    let overdue = all.filter(|submission| submission.deadline <= now);
-    overdue.map(|submission| submission.place).collect()
+fn overdue<'a>(all: impl Iterator<Item = &'a AppendRequest>, now: Duration) -> Vec<u64> {
+    let overdue = all.filter(|request| request.deadline <= now);
+    overdue.map(|request| request.place).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::appender::{Chain, Ticket};
+    use crate::appender::{Sequence, Ticket};
     use crate::message::{Batch, Message};
     use crate::name::Name;
 
-    fn submission(chain: &Chain, deadline: u64) -> (Submission, Ticket) {
+    fn request(sequence: &Sequence, deadline: u64) -> (AppendRequest, Ticket) {
         let (stream, batch) = (Name::new("s").unwrap(), Batch::from(Message::new("m")));
-        Submission::unit(stream, batch, chain.clone(), Duration::from_secs(deadline))
+        AppendRequest::unit(
+            stream,
+            batch,
+            sequence.clone(),
+            Duration::from_secs(deadline),
+        )
     }
 
     #[test]
     fn what_was_set_aside_comes_back_in_its_place() {
-        let (mut queue, chain) = (Queue::default(), Chain::new());
+        let (mut queue, sequence) = (Queue::default(), Sequence::new());
         let mut tickets = Vec::new();
         for deadline in 0..6 {
-            let (submission, ticket) = submission(&chain, deadline);
-            tickets.push((queue.push(submission), ticket));
+            let (request, ticket) = request(&sequence, deadline);
+            tickets.push((queue.push(request), ticket));
         }
         let bytes = queue.bytes;
-        // One is behind a look, three behind a statement.
+        // One is behind a look, three behind a group write.
         for behind in [7, A_LOOK, 7, 7] {
             let first = queue.pop().unwrap();
             queue.set_aside(first, behind);
         }
-        assert_eq!((queue.bytes, chain.is_behind()), (bytes, Some(7)));
+        assert_eq!((queue.bytes, sequence.is_behind()), (bytes, Some(7)));
         assert_eq!(queue.take_overdue_looks(Duration::ZERO).len(), 0);
         assert_eq!(queue.pop_for_a_look().unwrap().place, tickets[1].0);
         assert!(queue.pop_for_a_look().is_none());
@@ -252,24 +256,27 @@ mod tests {
         let overdue: Vec<u64> = overdue.iter().map(|it| it.deadline.as_secs()).collect();
         assert_eq!(overdue, [4, 0, 3]);
         queue.release(7);
-        assert_eq!((chain.is_behind(), queue.pop().unwrap().place), (None, 6));
+        assert_eq!(
+            (sequence.is_behind(), queue.pop().unwrap().place),
+            (None, 6)
+        );
         assert!(queue.is_empty() && queue.bytes == 0);
     }
 
     #[test]
     fn what_is_taken_out_leaves_no_room_behind() {
-        let (mut queue, chain) = (Queue::default(), Chain::new());
-        let (first, _ticket) = submission(&chain, 0);
+        let (mut queue, sequence) = (Queue::default(), Sequence::new());
+        let (first, _ticket) = request(&sequence, 0);
         let first = queue.push(first);
         for _ in 0..100 {
-            let (submission, _ticket) = submission(&chain, 0);
-            let place = queue.push(submission);
+            let (request, _ticket) = request(&sequence, 0);
+            let place = queue.push(request);
             assert_eq!(queue.remove(place).unwrap().place, place);
             assert!(queue.remove(place).is_none());
             assert!(queue.waiting.len() <= 2);
         }
         // From before others, and put back there.
-        let (second, _ticket) = submission(&chain, 0);
+        let (second, _ticket) = request(&sequence, 0);
         let second = queue.push(second);
         let taken = queue.pop().unwrap();
         queue.put_back(taken);

@@ -1,4 +1,4 @@
-//! The rows of a statement: one a partition.
+//! The rows of a group write: one a partition.
 
 use std::collections::{HashMap, HashSet};
 
@@ -20,18 +20,18 @@ pub(super) struct Rows {
 pub(super) struct Drafted {
     pub(super) partition: Partition,
     pub(super) records: RecordsBuilder,
-    /// The entry that added to it last, and which of its places this is.
+    /// The entry that added to it last, and which of its spans this is.
     last: Option<(usize, usize)>,
 }
 
 impl Drafted {
-    /// Which of the places of an entry this row is, if it has one.
-    pub(super) fn place_of(&self, entry: usize) -> Option<usize> {
+    /// Which of the spans of an entry is in this row, if it has one.
+    pub(super) fn span_of(&self, entry: usize) -> Option<usize> {
         let of_it = |(last, place)| (last == entry).then_some(place);
         self.last.and_then(of_it)
     }
 
-    pub(super) fn set_place(&mut self, entry: usize, place: usize) {
+    pub(super) fn set_span(&mut self, entry: usize, place: usize) {
         self.last = Some((entry, place));
     }
 }

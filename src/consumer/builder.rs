@@ -1,19 +1,22 @@
 //! Making a consumer.
 
 use std::future::{Future, IntoFuture};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 
 use super::Consumer;
-use super::control::{Control, Shared};
-use super::lane::{Lane, Settings};
-use crate::dead_letter;
+use super::assignment::Assignment;
+use super::control::Control;
+use super::partition::ConsumerPartition;
+use super::settings::Settings;
+use super::shared::ConsumerShared;
+use crate::concurrency::{MAX_CONCURRENT, join_bounded};
+use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::flow::Flowstream;
+use crate::message::dead_letter;
 use crate::name::Name;
-use crate::several::{AT_ONCE, several};
 use crate::storage::{Group, Partition, Start};
 
 /// Makes a [`Consumer`]: set what differs from the defaults, then `.await`.
@@ -34,7 +37,7 @@ use crate::storage::{Group, Partition, Start};
 /// ```
 #[must_use = "a builder does nothing until it is awaited"]
 pub struct ConsumerBuilder {
-    flow: Flowstream,
+    context: Arc<Context>,
     stream: String,
     group: String,
     start: Start,
@@ -44,9 +47,9 @@ pub struct ConsumerBuilder {
 }
 
 impl ConsumerBuilder {
-    pub(crate) fn new(flow: Flowstream, stream: String, group: String) -> Self {
+    pub(crate) fn new(context: Arc<Context>, stream: String, group: String) -> Self {
         Self {
-            flow,
+            context,
             stream,
             group,
             start: Start::default(),
@@ -150,7 +153,7 @@ impl IntoFuture for ConsumerBuilder {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             let Self {
-                flow,
+                context,
                 stream,
                 group,
                 start,
@@ -166,23 +169,30 @@ impl IntoFuture for ConsumerBuilder {
             }
             let (stream, name) = (Name::new(stream)?, Name::new(group)?);
             let dead_letters = dead_letter_stream(&stream, &name, &settings, dead_letters)?;
-            let partitions = flow.open_stream(&stream).await?;
+            let partitions = context.open_stream(&stream).await?;
             let group = |index| {
                 let stream = stream.clone();
                 let partition = Partition { stream, index };
                 let name = name.clone();
                 Group { partition, name }
             };
-            let creating = (0..partitions).map(|index| create(&flow, group(index), start));
-            let groups = several(AT_ONCE, creating).await?;
+            let creating = (0..partitions).map(|index| create(&context, group(index), start));
+            let groups = join_bounded(MAX_CONCURRENT, creating).await?;
 
-            let shared = Arc::new(Shared::new(groups.len(), settings.prefetch));
-            flow.join(&shared)?;
+            let shared = ConsumerShared::new(context.clone(), groups.len(), settings.prefetch);
+            let shared = Arc::new(shared);
+            let registered: Weak<ConsumerShared> = Arc::downgrade(&shared);
+            context.register(registered)?;
             for (index, group) in groups.into_iter().enumerate() {
-                let (flow, shared) = (flow.clone(), shared.clone());
-                let dead_letters = dead_letters.clone();
-                let lane = Lane::new(flow, shared, settings, dead_letters, index, group);
-                tokio::spawn(lane.run());
+                let at = ConsumerPartition {
+                    context: context.clone(),
+                    shared: shared.clone(),
+                    settings,
+                    dead_letters: dead_letters.clone(),
+                    index,
+                    group,
+                };
+                tokio::spawn(Assignment::new(at).run());
             }
             if let Some(signal) = shutdown {
                 tokio::spawn(shut_down_on(signal, Control(shared.clone())));
@@ -192,9 +202,11 @@ impl IntoFuture for ConsumerBuilder {
     }
 }
 
-async fn create(flow: &Flowstream, group: Group, start: Start) -> Result<Group> {
-    let storage = flow.storage();
-    flow.retry(|| storage.create_group(&group, start)).await?;
+async fn create(context: &Context, group: Group, start: Start) -> Result<Group> {
+    let storage = context.storage();
+    context
+        .retry(|| storage.create_group(&group, start))
+        .await?;
     Ok(group)
 }
 

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::budget::Charge;
-use super::session::Session;
-use crate::delivery::Delivery;
+use super::delivery::Delivery;
 use crate::ranges::Ranges;
+use crate::session::Session;
 use crate::storage::StoredBatch;
-use crate::tail::size;
+use crate::watch::size;
 
 /// Some messages that were read under one lease.
 #[derive(Debug)]

@@ -5,12 +5,12 @@
 //! ahead of it is let go of where others need the room, and read again.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
 use super::chunk::Chunk;
 use crate::error::Error;
+use crate::sync::{Mutex, MutexGuard};
 
 /// What a partition has for the consumer.
 #[derive(Debug)]
@@ -21,14 +21,14 @@ pub(super) enum Event {
 
 #[derive(Debug)]
 pub(super) struct Inbox {
-    state: Mutex<State>,
+    places: Mutex<Places>,
     /// Of each partition: there is room for what follows.
     room: Box<[Notify]>,
 }
 
 #[derive(Debug)]
-struct State {
-    places: Box<[Place]>,
+struct Places {
+    all: Box<[Place]>,
     /// The partitions that have something and are not paused, in the order of their turns.
     ready: VecDeque<usize>,
     is_closed: bool,
@@ -47,8 +47,8 @@ struct Place {
 impl Inbox {
     pub(super) fn new(partitions: usize) -> Self {
         Self {
-            state: Mutex::new(State {
-                places: (0..partitions).map(|_| Place::default()).collect(),
+            places: Mutex::new(Places {
+                all: (0..partitions).map(|_| Place::default()).collect(),
                 ready: VecDeque::new(),
                 is_closed: false,
             }),
@@ -60,36 +60,36 @@ impl Inbox {
 
     /// Waits until there is room for what follows. Cancel safe.
     pub(super) async fn room(&self, partition: usize) {
-        while self.state().places[partition].next.is_some() {
+        while self.places().all[partition].next.is_some() {
             self.room[partition].notified().await;
         }
     }
 
     /// From where what was let go of is to be read again, if it was.
     pub(super) fn take_again_from(&self, partition: usize) -> Option<u64> {
-        self.state().places[partition].again_from.take()
+        self.places().all[partition].again_from.take()
     }
 
     /// Gives what follows; the partition has waited for [`room`](Self::room). Whether it was taken:
     /// it is not where something before it is to be read again.
     pub(super) fn give(&self, partition: usize, event: Event) -> bool {
-        let mut state = self.state();
-        let place = &mut state.places[partition];
+        let mut places = self.places();
+        let place = &mut places.all[partition];
         let is_gap = place.again_from.is_some() && matches!(event, Event::Messages(_));
-        let refused = match state.is_closed || is_gap {
+        let refused = match places.is_closed || is_gap {
             true => Some(event),
-            false => state.places[partition].next.replace(event),
+            false => places.all[partition].next.replace(event),
         };
         if refused.is_none() {
-            state.set_ready(partition);
+            places.set_ready(partition);
         }
-        drop(state);
+        drop(places);
         refused.is_none()
     }
 
     /// Lets go of what a partition has.
     pub(super) fn clear(&self, partition: usize) {
-        let gone = std::mem::take(&mut self.state().places[partition]);
+        let gone = std::mem::take(&mut self.places().all[partition]);
         // Its turn, if it has one, finds nothing.
         self.room[partition].notify_one();
         drop(gone);
@@ -98,7 +98,7 @@ impl Inbox {
     /// Lets go of what was read ahead of a partition that is paused, if there is one. Whether there
     /// was.
     pub(super) fn let_go_of_a_paused_one(&self) -> bool {
-        let gone = self.state().let_go_of_a_paused_one();
+        let gone = self.places().let_go_of_a_paused_one();
         let Some((partition, chunks)) = gone else {
             return false;
         };
@@ -111,16 +111,16 @@ impl Inbox {
 
     /// Whatever has the next turn.
     pub(super) fn next(&self) -> Option<Event> {
-        let mut state = self.state();
-        while let Some(partition) = state.ready.pop_front() {
-            let place = &mut state.places[partition];
+        let mut places = self.places();
+        while let Some(partition) = places.ready.pop_front() {
+            let place = &mut places.all[partition];
             place.is_ready = false;
             let (event, made_room) = place.take();
             let Some(event) = event else { continue };
             if place.has_more() {
-                state.set_ready(partition);
+                places.set_ready(partition);
             }
-            drop(state);
+            drop(places);
             if made_room {
                 self.room[partition].notify_one();
             }
@@ -132,8 +132,8 @@ impl Inbox {
     /// The turn of this chunk is over: whatever has the next one, which may be the same.
     pub(super) fn take_turns(&self, chunk: Chunk) -> Option<Event> {
         let others_wait = {
-            let state = self.state();
-            state.ready.iter().any(|other| *other != chunk.partition())
+            let places = self.places();
+            places.ready.iter().any(|other| *other != chunk.partition())
         };
         if !others_wait {
             return Some(Event::Messages(chunk));
@@ -145,53 +145,52 @@ impl Inbox {
     /// Not now: what is left of it, for its next turn.
     pub(super) fn put_back(&self, chunk: Chunk) {
         let partition = chunk.partition();
-        let mut state = self.state();
-        let refused = match state.is_closed {
+        let mut places = self.places();
+        let refused = match places.is_closed {
             true => Some(chunk),
-            false => state.places[partition].begun.replace(chunk),
+            false => places.all[partition].begun.replace(chunk),
         };
-        state.set_ready(partition);
-        drop(state);
+        places.set_ready(partition);
+        drop(places);
         drop(refused);
     }
 
     /// Those that were paused get their turns again.
     pub(super) fn resume(&self) {
-        let mut state = self.state();
-        for partition in 0..state.places.len() {
-            state.set_ready(partition);
+        let mut places = self.places();
+        for partition in 0..places.all.len() {
+            places.set_ready(partition);
         }
     }
 
     /// Nothing is given any more, and what is here is let go of.
     pub(super) fn close(&self) {
         let gone: Vec<Place> = {
-            let mut state = self.state();
-            state.is_closed = true;
-            state.ready.clear();
-            state.places.iter_mut().map(std::mem::take).collect()
+            let mut places = self.places();
+            places.is_closed = true;
+            places.ready.clear();
+            places.all.iter_mut().map(std::mem::take).collect()
         };
         self.room.iter().for_each(Notify::notify_one);
         drop(gone);
     }
 
-    // Nothing that holds this lock can panic halfway through a change. Chunks are dropped outside of
-    // it: what they hold may be the last of a session.
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    // Chunks are dropped outside of it: what they hold may be the last of a session.
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock()
     }
 }
 
-impl State {
+impl Places {
     fn let_go_of_a_paused_one(&mut self) -> Option<(usize, [Option<Chunk>; 2])> {
-        let mut places = self.places.iter_mut().enumerate();
-        let (partition, place) = places.find(|(_, place)| place.is_paused())?;
+        let mut all = self.all.iter_mut().enumerate();
+        let (partition, place) = all.find(|(_, place)| place.is_paused())?;
         Some((partition, place.let_go()))
     }
 
     /// The partition gets a turn, if it has something that is not paused.
     fn set_ready(&mut self, partition: usize) {
-        let place = &mut self.places[partition];
+        let place = &mut self.all[partition];
         if !place.is_ready && place.has_more() {
             place.is_ready = true;
             self.ready.push_back(partition);

@@ -1,24 +1,20 @@
 //! The Stream.
 
-mod acks;
+mod assignment;
 mod budget;
 mod builder;
 mod chunk;
+mod committer;
 mod control;
-mod dropped;
-mod end;
-mod fetch;
+mod delivery;
 mod inbox;
-mod keeper;
-mod lane;
-mod mend;
-mod retries;
-mod round;
-mod session;
+mod partition;
+mod prefetch;
+mod redeliverer;
+mod settings;
+mod shared;
 mod standby;
-mod trust;
-mod vigil;
-mod warnings;
+mod status;
 
 use std::fmt;
 use std::future::poll_fn;
@@ -31,16 +27,14 @@ use futures_core::stream::{FusedStream, Stream};
 
 pub use builder::ConsumerBuilder;
 use chunk::Chunk;
-pub(crate) use control::Shared;
-use control::attention;
-pub use control::{Control, Pause, Status};
+pub use control::Control;
+pub use delivery::Delivery;
 use inbox::Event;
-pub(crate) use round::Round;
-pub(crate) use session::Session;
-pub(crate) use vigil::Vigil;
+use shared::{ConsumerShared, attention};
+pub use status::Status;
 
-use crate::delivery::Delivery;
 use crate::error::Result;
+use crate::session::LeaseHolder;
 
 /// Delivers the messages of a stream to a group: a [`Stream`] of [`Delivery`].
 ///
@@ -82,7 +76,7 @@ use crate::error::Result;
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(example()).unwrap();
 /// ```
 pub struct Consumer {
-    shared: Arc<Shared>,
+    shared: Arc<ConsumerShared>,
     /// What is handed out now.
     current: Option<Chunk>,
     /// So many more of it, before others have their turn.
@@ -119,7 +113,7 @@ impl Consumer {
         Control(self.shared.clone())
     }
 
-    fn new(shared: Arc<Shared>) -> Self {
+    fn new(shared: Arc<ConsumerShared>) -> Self {
         Self {
             shared,
             current: None,
@@ -138,7 +132,7 @@ impl Consumer {
     ///                     -> put aside, look further
     ///  64 in a row        -> the partition whose turn is next, if there is one
     ///  messages           -> the next of them
-    ///  a lane's           -> its messages, or its error
+    ///  a assignment's           -> its messages, or its error
     ///  nothing            -> Pending
     /// ```
     #[inline]

@@ -2,52 +2,68 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use super::lane::{Former, Lane};
-use super::session::Session;
+use super::partition::{ConsumerPartition, FormerLease, LastSeen};
 use crate::clock::sleep;
 use crate::error::{Error, ErrorKind, Result};
+use crate::session::Session;
 use crate::storage::{Claim, Group, GroupState, Id, Liveness, Over, Read, StoredBatch};
-use crate::watch::Signal;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::watch::{Signal, Subscription};
 
 /// How often a standby looks whether an owner lives, while messages are pending.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// How a standby goes on.
-enum Next {
+enum NextStep {
     Claim(Option<Over>),
     Look,
     /// A look was made, which began then.
     Saw((Duration, Result<GroupState>)),
 }
 
-impl Lane {
+/// A consumer that waits for the lease of a partition.
+pub(super) struct Standby<'a> {
+    at: &'a ConsumerPartition,
+    watch: &'a mut Subscription,
+    seen: &'a mut LastSeen,
+}
+
+impl<'a> Standby<'a> {
+    pub(super) fn new(
+        at: &'a ConsumerPartition,
+        watch: &'a mut Subscription,
+        seen: &'a mut LastSeen,
+    ) -> Self {
+        Self { at, watch, seen }
+    }
+
     /// Waits for the lease, and claims it. `None` after a shutdown, and if the storage is closed.
     pub(super) async fn stand_by(&mut self) -> Option<Arc<Session>> {
-        let (clock, shared) = (self.flow.clock().clone(), self.shared.clone());
+        let at = self.at;
+        let (clock, shared) = (at.context.clock(), &at.shared);
         let owner = Id::random();
         // What was seen last, and since when a message is pending with it.
         let mut seen: Option<(u64, u64)> = None;
         let mut pending_since: Option<Duration> = None;
-        let mut signal = self.watch().now();
-        let mut next = Next::Claim(None);
+        let mut signal = self.watch.now();
+        let mut next = NextStep::Claim(None);
         loop {
             let (began, looked) = match next {
-                Next::Claim(over) => {
-                    signal = self.watch().now();
+                NextStep::Claim(over) => {
+                    signal = self.watch.now();
                     (clock.now(), self.claim(owner, over).await?)
                 }
-                Next::Look => {
-                    signal = self.watch().now();
+                NextStep::Look => {
+                    signal = self.watch.now();
                     tokio::select! {
                         biased;
                         () = shared.until_stopped() => return None,
-                        look = self.flow.vigil().look(&self.group, clock.now()) => look,
+                        look = self.at.context.lease_watch().look(&self.at.group, clock.now()) => look,
                     }
                 }
-                Next::Saw(look) => look,
+                NextStep::Saw(look) => look,
             };
             let state = match looked {
                 Ok(state) => state,
@@ -55,29 +71,29 @@ impl Lane {
                     tokio::select! {
                         biased;
                         () = shared.until_stopped() => return None,
-                        go_on = self.report(error) => go_on?,
+                        go_on = self.at.report(error) => go_on?,
                     }
-                    next = Next::Look;
+                    next = NextStep::Look;
                     continue;
                 }
             };
             self.compare(&state).await?;
             if state.owner == Some(owner) {
-                return Some(self.session(owner, &state, began));
+                return Some(self.at.session(owner, &state, began));
             }
             let now = (state.epoch, state.generation);
             if state.owner.is_none() {
-                next = Next::Claim(None);
+                next = NextStep::Claim(None);
                 continue;
             }
-            if let Some(former) = &self.former
+            if let Some(former) = &self.seen.former
                 && state.owner == Some(former.lease.owner)
             {
-                next = Next::Claim(Some(former.over(&state)));
+                next = NextStep::Claim(Some(former.over(&state)));
                 continue;
             }
             if state.liveness == Liveness::Dead {
-                next = Next::Claim(Some(Over::another(state.epoch, state.generation)));
+                next = NextStep::Claim(Some(Over::another(state.epoch, state.generation)));
                 continue;
             }
             if seen.replace(now) != Some(now) {
@@ -86,8 +102,8 @@ impl Lane {
             if state.is_pending() {
                 // From now on: what the look shows may have been written after it began.
                 let since = *pending_since.get_or_insert_with(|| clock.now());
-                if began >= since.saturating_add(self.settings.lease) {
-                    next = Next::Claim(Some(Over::another(state.epoch, state.generation)));
+                if began >= since.saturating_add(self.at.settings.lease) {
+                    next = NextStep::Claim(Some(Over::another(state.epoch, state.generation)));
                     continue;
                 }
             } else {
@@ -111,18 +127,19 @@ impl Lane {
         began: Duration,
         known: Signal,
         since: &mut Option<Duration>,
-    ) -> Next {
-        let (clock, vigil) = (self.flow.clock().clone(), self.flow.vigil().clone());
-        let (group, lease) = (self.group.clone(), self.settings.lease);
+    ) -> NextStep {
+        let at = self.at;
+        let (clock, lease_watch) = (at.context.clock(), at.context.lease_watch());
+        let (group, lease) = (&at.group, at.settings.lease);
         let pace = match state.liveness {
             Liveness::Unknown => lease / 20,
             Liveness::Alive | Liveness::Dead => LOOK.min(lease / 20),
         };
         let mut look = None;
         loop {
-            let news = self.watch().now();
+            let news = self.watch.now();
             if news.releases != known.releases || news.missed != known.missed {
-                return Next::Look;
+                return NextStep::Look;
             }
             if news.end > state.bounds.end {
                 since.get_or_insert_with(|| clock.now());
@@ -132,7 +149,7 @@ impl Lane {
             {
                 let deadline = since.saturating_add(lease).max(began);
                 let due = clock.now().saturating_add(pace).min(deadline);
-                look = Some(Box::pin(vigil.look(&group, due)));
+                look = Some(Box::pin(lease_watch.look(group, due)));
             }
             let looked = async {
                 match &mut look {
@@ -142,36 +159,29 @@ impl Lane {
             };
             tokio::select! {
                 biased;
-                look = looked => return Next::Saw(look),
-                () = self.watch().changed() => {}
+                look = looked => return NextStep::Saw(look),
+                () = self.watch.changed() => {}
             }
         }
     }
 
-    /// What the fetch has seen of the log.
-    pub(super) fn saw(&mut self, batch: Option<&StoredBatch>) {
-        if let Some(batch) = batch {
-            self.newest = Some((batch.base_offset, batch.appended_at));
-        }
-    }
-
-    /// Compares how the group stands with what this lane knew when it lost its lease: whether somebody
+    /// Compares how the group stands with what this assignment knew when it lost its lease: whether somebody
     /// took it over, and whether the storage went back to an earlier state. `None` if the storage is
     /// closed.
     async fn compare(&mut self, state: &GroupState) -> Option<()> {
-        if let Some(epoch) = self.lost.take() {
-            let (group, owner) = (&self.group, state.owner);
+        if let Some(epoch) = self.seen.fenced.take() {
+            let (group, owner) = (&self.at.group, state.owner);
             tracing::info!(%group, epoch, now = state.epoch, ?owner, "fenced");
         }
-        let before = self.incarnation.replace(state.incarnation);
+        let before = self.seen.incarnation.replace(state.incarnation);
         if before.is_some_and(|before| before != state.incarnation) {
-            let group = &self.group;
+            let group = &self.at.group;
             tracing::warn!(%group, "another storage than before, after a failover or a restore");
         }
-        let Some((base, appended_at)) = self.newest.take() else {
+        let Some((base, appended_at)) = self.seen.newest.take() else {
             return Some(());
         };
-        let shared = self.shared.clone();
+        let shared = self.at.shared.clone();
         tokio::select! {
             biased;
             // What was claimed meanwhile is given back where it is known.
@@ -181,8 +191,8 @@ impl Lane {
                 loop {
                     match self.still_has(base, appended_at).await {
                         Ok(true) => return Some(()),
-                        Ok(false) => return self.report(went_back(&self.group, base)).await,
-                        Err(error) => self.report(error).await?,
+                        Ok(false) => return self.at.report(went_back(&self.at.group, base)).await,
+                        Err(error) => self.at.report(error).await?,
                     }
                 }
             } => go_on,
@@ -191,15 +201,15 @@ impl Lane {
 
     /// Whether the log still has the batch that was seen there, and so all before it.
     async fn still_has(&self, base: u64, appended_at: SystemTime) -> Result<bool> {
-        let _room = self.shared.reserve().await;
+        let _room = self.at.shared.reserve().await;
         let read = Read {
-            partition: self.group.partition.clone(),
+            partition: self.at.group.partition.clone(),
             from: base,
             max_bytes: 1,
             group: None,
         };
-        let storage = self.flow.storage();
-        let fetched = self.flow.retry(|| storage.read(read.clone())).await?;
+        let storage = self.at.context.storage();
+        let fetched = self.at.context.retry(|| storage.read(read.clone())).await?;
         let is_same =
             |batch: &StoredBatch| batch.base_offset == base && batch.appended_at == appended_at;
         Ok(fetched.bounds.start > base || fetched.batches.first().is_some_and(is_same))
@@ -209,22 +219,22 @@ impl Lane {
     /// succeed, and then the lease is given back. `None` after a shutdown.
     async fn claim(&mut self, owner: Id, over: Option<Over>) -> Option<Result<GroupState>> {
         let claim = Claim {
-            group: self.group.clone(),
+            group: self.at.group.clone(),
             owner,
             over,
         };
-        let storage = self.flow.storage();
+        let storage = self.at.context.storage();
         let has_begun = AtomicBool::new(false);
-        let (flow, begins) = (&self.flow, &has_begun);
-        let mut claiming = pin!(flow.retry(|| async {
-            let _turn = flow.turn().await;
+        let (context, begins) = (&self.at.context, &has_begun);
+        let mut claiming = pin!(context.retry(|| async {
+            let _permit = context.claim_permit().await;
             begins.store(true, Ordering::Relaxed);
             storage.claim(claim.clone()).await
         }));
         tokio::select! {
             biased;
             state = &mut claiming => return Some(state),
-            () = self.shared.until_stopped() => {}
+            () = self.at.shared.until_stopped() => {}
         }
         if !has_begun.load(Ordering::Relaxed) {
             return None;
@@ -232,26 +242,19 @@ impl Lane {
         tokio::select! {
             biased;
             state = claiming => if let Ok(state) = state && state.owner == Some(owner) {
-                self.former = Some(Former {
-                    lease: self.lease(owner, state.epoch),
+                self.seen.former = Some(FormerLease {
+                    lease: self.at.lease(owner, state.epoch),
                     handed_out_to: 0,
                 });
             },
-            () = sleep(&**self.flow.clock(), self.settings.last_write()) => {}
+            () = sleep(&**self.at.context.clock(), self.at.settings.last_write()) => {}
         }
         None
     }
 }
 
-impl Former {
-    pub(super) fn of(session: &Session) -> Self {
-        Self {
-            lease: session.lease().clone(),
-            handed_out_to: session.handed_out_to(),
-        }
-    }
-
-    /// What this lane claims its own lease over: begun was what it has handed out.
+impl FormerLease {
+    /// What the consumer claims its own lease over: begun was what it has handed out.
     fn over(&self, state: &GroupState) -> Over {
         let next = state.next_pending();
         Over {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::clock::to_micros;
 use crate::error::{Error, ErrorKind, Result};
-use crate::near::did_you_mean;
+use crate::suggest::did_you_mean;
 
 /// A group in a partition, as it is kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -18,8 +18,8 @@ pub use self::postgres::{PostgresOptions, PostgresStorage, schema_sql};
 pub use self::redb::{RedbOptions, RedbStorage};
 pub use crate::name::Name;
 pub use crate::ranges::{Progress, Ranges};
+pub use crate::record::{Records, RecordsBuilder};
 pub use memory::MemoryStorage;
-pub use records::{Records, RecordsBuilder};
 
 use crate::error::Result;
 
@@ -29,7 +29,6 @@ pub(crate) mod memory;
 mod notify;
 #[cfg(feature = "postgres")]
 pub(crate) mod postgres;
-mod records;
 #[cfg(feature = "redb")]
 pub(crate) mod redb;
 

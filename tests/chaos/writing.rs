@@ -66,9 +66,9 @@ async fn append(worker: &Worker, producer: &mut Producer, numbers: Range<u32>) {
     let appended = loop {
         match producer.append(batch).await {
             Ok(appended) => break appended,
-            Err(mut error) => {
-                batch = error.take_unsent().expect("the messages come back");
-                worker.fails(&error).await;
+            Err(failed) => {
+                batch = failed.unsent;
+                worker.fails(&failed.error).await;
             }
         }
     };

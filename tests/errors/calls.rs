@@ -110,9 +110,9 @@ async fn sizes() {
     let flow = options.open("memory:").await.unwrap();
     let mut producer = flow.producer("orders").await.unwrap();
     let body = |bytes: usize| "secret-body".repeat(bytes / 11 + 1);
-    let mut error = refused(producer.append(Message::new(body(1000))).await);
-    assert_eq!(error.take_unsent().map(|batch| batch.len()), Some(1));
-    listing.add("an append with a message that is too large", &error);
+    let error = refused(producer.append(Message::new(body(1000))).await);
+    assert_eq!(error.unsent.len(), 1);
+    listing.add("an append with a message that is too large", &error.error);
     listing.refused(
         "send of a message that is too large",
         producer.send(body(1000).into()).await,
@@ -179,16 +179,16 @@ async fn drivers() {
     listing.refused("append, whose driver panics", appended);
     world.faulty.set(Call::Append, Fault::Lose);
     let appended = producer.append(Message::new("secret-body")).await;
-    let mut error = refused(appended);
+    let error = refused(appended);
     assert!(error.in_doubt());
-    listing.add("append, whose answer gets lost", &error);
+    listing.add("append, whose answer gets lost", &error.error);
     world.faulty.heal();
     // So many later ones are remembered instead.
     let mut others = world.flow.producer("orders").await.unwrap();
     for _ in 0..10_000 {
         others.append(Message::new("")).await.unwrap();
     }
-    let again = producer.append(error.take_unsent().unwrap()).await;
+    let again = producer.append(error.unsent).await;
     listing.refused("the same again, where nobody can tell any more", again);
     listing.compare();
 }

@@ -57,10 +57,10 @@ impl Listing {
     }
 
     /// One more text, of a call that has to fail.
-    pub(crate) fn refused<T>(&mut self, what: &str, result: Result<T, Error>) {
+    pub(crate) fn refused<T>(&mut self, what: &str, result: Result<T, impl Into<Error>>) {
         match result {
             Ok(_) => panic!("{}: {what}: it did not fail", self.section),
-            Err(error) => self.add(what, &error),
+            Err(error) => self.add(what, &error.into()),
         }
     }
 

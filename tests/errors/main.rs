@@ -24,7 +24,7 @@ mod sources;
 mod transactions;
 
 /// The error of what has to fail.
-pub(crate) fn refused<T>(result: flowstream::Result<T>) -> flowstream::Error {
+pub(crate) fn refused<T, E>(result: Result<T, E>) -> E {
     match result {
         Ok(_) => panic!("it did not fail"),
         Err(error) => error,

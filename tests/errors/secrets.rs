@@ -56,9 +56,9 @@ async fn debug_shows_sizes_alone() {
     producer.flush().await.unwrap();
     producer.append(message()).await.unwrap();
     world.faulty.set(Call::Append, Fault::Doubt);
-    let mut error = producer.append(message()).await.unwrap_err();
+    let error = producer.append(message()).await.unwrap_err();
     shows_no_secret(&error);
-    shows_no_secret(&error.take_unsent());
+    shows_no_secret(&error.unsent);
     world.faulty.heal();
 
     let builder = world.flow.consumer("orders", "billing");

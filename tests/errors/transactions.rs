@@ -69,8 +69,8 @@ async fn appends() {
     let what = "append_in of a message that carries a commit";
     shop.listing.refused(what, relayed);
     memory.faulty.set(Call::Append, Fault::Doubt);
-    let mut error = refused(other.append(secret()).await);
-    let in_doubt = error.take_unsent().unwrap();
+    let error = refused(other.append(secret()).await);
+    let in_doubt = error.unsent;
     let appended = shop.producer.append_in(&mut tx, in_doubt).await;
     shop.listing
         .refused("append_in of a batch in doubt", appended);

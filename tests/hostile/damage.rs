@@ -69,10 +69,10 @@ impl Scene {
     }
 
     /// Keeps the error, if it is one.
-    fn hear<T>(&mut self, call: &'static str, answer: flowstream::Result<T>) -> Option<T> {
+    fn hear<T>(&mut self, call: &'static str, answer: Result<T, impl Into<Error>>) -> Option<T> {
         let error = match answer {
             Ok(answer) => return Some(answer),
-            Err(error) => error,
+            Err(error) => error.into(),
         };
         self.told.push((call, error));
         None

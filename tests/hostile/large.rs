@@ -33,15 +33,15 @@ pub(crate) async fn refuse_a_gib(flow: &Flowstream) {
         Message::new("").with_key(huge()),
         Message::new("small").with_body(huge()).with_key("key"),
     ] {
-        let mut error = producer
+        let error = producer
             .append([Message::new("a"), message.clone()])
             .await
             .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
-        assert_eq!(error.take_unsent().unwrap().len(), 2);
-        let mut error = producer.send(message).await.unwrap_err();
+        assert_eq!(error.unsent.len(), 2);
+        let error = producer.send(message).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
-        assert_eq!(error.take_unsent().unwrap().len(), 1);
+        assert!(producer.take_refused().is_some());
     }
     // Each is small enough, and all together are not.
     let many: Vec<Message> = vec![Message::new(huge().slice(..4 << 20)); 17];

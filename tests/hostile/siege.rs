@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use flowstream::{Error, ErrorKind, Flowstream, Message, Name, Result, Start};
+use flowstream::{AppendError, Error, ErrorKind, Flowstream, Message, Name, Result, Start};
 
 use crate::support::Random;
 use crate::values::*;
@@ -141,7 +141,7 @@ impl Siege {
                 messages.push(message);
             } else {
                 let error = self.append_all(&stream, vec![message]).await.unwrap_err();
-                self.refused(&error, &[ErrorKind::Invalid]);
+                self.refused(&error.error, &[ErrorKind::Invalid]);
             }
         }
         let (len, is_good) = (
@@ -154,9 +154,9 @@ impl Siege {
                 self.count.accepted += len;
                 self.logs.get_mut(&stream).unwrap()[0].extend(messages);
             }
-            Err(mut error) => {
+            Err(AppendError { error, unsent, .. }) => {
                 assert!(!is_good, "{error:?}");
-                let unsent = error.take_unsent().unwrap().into_messages();
+                let unsent = unsent.into_messages();
                 assert!(std::iter::zip(&messages, &unsent).all(|(a, b)| is_same_now(a, b)));
                 assert_eq!(unsent.len(), messages.len());
                 self.refused(&error, &[ErrorKind::Invalid]);
@@ -165,8 +165,8 @@ impl Siege {
         }
     }
 
-    async fn append_all(&self, stream: &str, messages: Vec<Message>) -> Result<()> {
-        let mut producer = self.flow.producer(stream).await?;
+    async fn append_all(&self, stream: &str, messages: Vec<Message>) -> Result<(), AppendError> {
+        let mut producer = self.flow.producer(stream).await.unwrap();
         let len = messages.len() as u64;
         let appended = producer.append(messages).await?;
         let rows = appended.offsets();
@@ -192,10 +192,10 @@ impl Siege {
             self.count.refused += refused;
             match producer.feed(message.clone()).await {
                 Ok(()) => sent.push(message),
-                Err(mut error) => {
+                Err(error) => {
                     assert!(message.size() > LIMIT, "{error:?}");
-                    let unsent = error.take_unsent().unwrap().into_messages();
-                    assert!(is_same_now(&message, &unsent[0]));
+                    let refused = producer.take_refused().unwrap();
+                    assert!(is_same_now(&message, &refused));
                     self.refused(&error, &[ErrorKind::Invalid]);
                 }
             }

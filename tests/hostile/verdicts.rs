@@ -30,7 +30,7 @@ async fn judge(delivery: Delivery, random: &mut Random) -> flowstream::Result<()
     match random.below(7) {
         0 => delivery.commit().await,
         1 => delivery.commit_through().await,
-        2 => delivery.dead_letter(reason).await,
+        2 => delivery.dead_letter(reason).await.map_err(Into::into),
         3 => {
             delivery.ack();
             Ok(())

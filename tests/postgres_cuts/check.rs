@@ -147,6 +147,6 @@ fn same<T: PartialEq + std::fmt::Debug>(
     }
 }
 
-fn text(error: flowstream::Error) -> String {
+fn text(error: impl std::fmt::Debug) -> String {
     format!("{error:?}")
 }

@@ -84,14 +84,10 @@ impl Script<'_> {
             }
             3 => match delivery.dead_letter("it is the third").await {
                 Ok(()) => true,
-                Err(mut error) => {
-                    self.told(&error, false);
-                    let unsent = error.take_unsent().filter(|_| !error.is_fenced());
-                    match unsent {
-                        // It may have landed.
-                        Some(batch) => self.append(producer, batch).await,
-                        None => false,
-                    }
+                Err(failed) => {
+                    self.told(&failed.error, false);
+                    // It may have landed.
+                    !failed.is_fenced() && self.append(producer, failed.unsent).await
                 }
             },
             _ => {
@@ -125,10 +121,11 @@ impl Script<'_> {
             let effect = effect.bind(run).bind(offset as i64).execute(&mut *tx);
             effect.await.ok()?;
             let message = Message::new(format!("transacted {offset}"));
-            let mut done = producer.append_in(&mut tx, message).await;
-            if done.is_ok() {
-                done = delivery.commit_in(&mut tx).await;
-            }
+            let appended = producer.append_in(&mut tx, message).await;
+            let done = match appended {
+                Ok(()) => delivery.commit_in(&mut tx).await,
+                Err(failed) => Err(failed.error),
+            };
             Some(match done {
                 Ok(()) => postgres::commit(tx).await,
                 Err(error) => Err(error),

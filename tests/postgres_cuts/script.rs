@@ -223,10 +223,11 @@ impl<'a> Script<'a> {
         let mut batch = batch.into();
         let mut was_in_doubt = false;
         loop {
-            let Err(mut error) = producer.append(batch).await else {
+            let Err(failed) = producer.append(batch).await else {
                 self.book.resolved += usize::from(was_in_doubt);
                 return true;
             };
+            let error = failed.error;
             self.told(&error, false);
             if error.in_doubt() && !was_in_doubt {
                 self.book.doubts += 1;
@@ -235,7 +236,7 @@ impl<'a> Script<'a> {
             if error.is_fenced() {
                 return false;
             }
-            batch = error.take_unsent().expect("an append gives back its batch");
+            batch = failed.unsent;
             if self.temper == Temper::Forgetful {
                 batch = batch.messages().iter().cloned().collect();
             }

@@ -303,7 +303,10 @@ async fn a_transaction_that_the_server_ended_may_begin_again() {
         })
         .await;
         let error = match call {
-            0 => orders.append_in(&mut tx, Message::new("b")).await,
+            0 => {
+                let appended = orders.append_in(&mut tx, Message::new("b")).await;
+                appended.map_err(Into::into)
+            }
             1 => delivery.commit_in(&mut tx).await,
             _ => postgres::commit(tx).await,
         };

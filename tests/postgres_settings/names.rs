@@ -9,10 +9,11 @@ use crate::{cluster, database, encoded_in};
 
 const NAME: &str = "crabs 🦀";
 
-fn refused<T>(what: &str, result: Result<T, Error>) {
+fn refused<T>(what: &str, result: Result<T, impl Into<Error>>) {
     let Err(error) = result else {
         panic!("{what}: it was taken");
     };
+    let error: Error = error.into();
     assert_eq!(error.kind(), ErrorKind::Invalid, "{what}: {error}");
     assert!(error.to_string().contains("encoding"), "{what}: {error}");
     assert!(!error.in_doubt(), "{what}: {error}");

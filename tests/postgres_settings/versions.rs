@@ -21,7 +21,8 @@ const WAITS: &str = "
 
 async fn append(flow: &Flowstream) -> flowstream::Result<()> {
     let mut producer = flow.producer("orders").await.expect("a producer");
-    producer.append(Message::new("a")).await.map(drop)
+    producer.append(Message::new("a")).await?;
+    Ok(())
 }
 
 /// A session of ours was ended in the midst of what took longer than the role's transactions may, again

@@ -240,20 +240,20 @@ async fn fill_two_partitions(scene: &Scene) {
 
 /// What comes back goes to the dead letters by hand.
 async fn buried(scene: Scene, delivery: Delivery) -> Option<Result<()>> {
-    let Err(mut error) = delivery.dead_letter("no").await else {
+    let Err(error) = delivery.dead_letter("no").await else {
         return Some(Ok(()));
     };
     if error.is_fenced() {
-        return Some(Err(error));
+        return Some(Err(error.into()));
     }
-    let batch = error.take_unsent().expect("the letter comes back");
+    let batch = error.unsent;
     assert_eq!(batch.len(), 1, "the letter comes back");
     let mut producer = direct(|| scene.flow().producer("dead").into_future()).await;
     match producer.append(batch).await {
         Ok(_) => Some(Ok(())),
         Err(error) => {
             assert!(error.is_fenced(), "one that nothing happens to: {error}");
-            Some(Err(error))
+            Some(Err(error.into()))
         }
     }
 }

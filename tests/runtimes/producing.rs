@@ -110,8 +110,8 @@ fn appending(scene: Scene, first: Option<Fault>, reaction: Reaction) -> BoxFutur
             None => Batch::from(messages().to_vec()),
             Some(_) => {
                 let appended = producer.append(messages()).await;
-                let mut error = appended.expect_err("the answer is lost");
-                error.take_unsent().expect("the batch")
+                let error = appended.expect_err("the answer is lost");
+                error.unsent
             }
         };
         Act::new(append(producer, batch, reaction))
@@ -120,10 +120,10 @@ fn appending(scene: Scene, first: Option<Fault>, reaction: Reaction) -> BoxFutur
 
 async fn append(mut producer: Producer, batch: Batch, reaction: Reaction) -> Told {
     let all = ["1", "2", "3"];
-    let Err(mut error) = producer.append(batch).await else {
+    let Err(failed) = producer.append(batch).await else {
         return written(all);
     };
-    let batch = error.take_unsent().expect("the batch comes back");
+    let (error, batch) = (failed.error, failed.unsent);
     assert_eq!(batch.in_doubt(), error.in_doubt());
     match reaction {
         Reaction::SendsAgain => {

@@ -204,12 +204,12 @@ impl Pipeline {
     }
 
     async fn append(&self, producer: &mut Producer, mut batch: Batch) {
-        while let Err(mut error) = producer.append(batch).await {
-            if error.is_fenced() {
+        while let Err(failed) = producer.append(batch).await {
+            if failed.is_fenced() {
                 return self.run.count(Kind::AppendFenced);
             }
-            self.run.pause(&error).await;
-            batch = error.take_unsent().expect("the batch");
+            self.run.pause(&failed.error).await;
+            batch = failed.unsent;
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::future::IntoFuture;
 use std::time::Duration;
 
-use flowstream::{Appended, Batch, Error, Flowstream, Message, Producer};
+use flowstream::{AppendReceipt, Batch, Error, Flowstream, Message, Producer};
 use futures::SinkExt;
 
 use crate::history::Event;
@@ -82,12 +82,12 @@ pub(crate) async fn wait_in_line(run: Run, flow: Flowstream, number: u32, budget
             took,
             within,
         });
-        let mut error = match result {
+        let failed = match result {
             Ok(appended) => return sender.appended(vec![message], &appended),
-            Err(error) => error,
+            Err(failed) => failed,
         };
-        sender.failed(&error);
-        batch = error.take_unsent().expect("the batch");
+        sender.failed(&failed.error);
+        batch = failed.unsent;
         sender.run.sleep_below(1_000).await;
         if !sender.run.has(Mistake::CountsAllAttempts) {
             began = sender.run.elapsed();
@@ -175,10 +175,10 @@ impl Sender {
             let messages: Vec<u64> = batch.messages().iter().map(body).collect();
             match self.producer.append(batch).await {
                 Ok(appended) => return self.appended(messages, &appended),
-                Err(mut error) => {
-                    self.failed(&error);
-                    self.run.pause(&error).await;
-                    batch = error.take_unsent().expect("the batch");
+                Err(failed) => {
+                    self.failed(&failed.error);
+                    self.run.pause(&failed.error).await;
+                    batch = failed.unsent;
                     assert_eq!(batch.len(), messages.len(), "all of the batch");
                 }
             }
@@ -189,7 +189,7 @@ impl Sender {
     }
 
     /// Where all went to one partition, it is known which went where.
-    fn appended(&self, messages: Vec<u64>, appended: &Appended) {
+    fn appended(&self, messages: Vec<u64>, appended: &AppendReceipt) {
         let place = |at: usize| match appended.offsets() {
             [row] => Some((row.partition as usize, row.offsets.start + at as u64)),
             _ => None,

@@ -10,7 +10,7 @@ use super::sink::polls;
 use crate::conformance::Harness;
 use crate::conformance::support::pause;
 use crate::consumer::Consumer;
-use crate::delivery::Delivery;
+use crate::consumer::Delivery;
 use crate::storage::Progress;
 
 const AGAIN: Duration = Duration::from_millis(250);

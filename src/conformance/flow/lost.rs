@@ -7,7 +7,7 @@ use super::rig::{LEASE, Rig, delivered, made, number_of, partition, patient};
 use super::sink::{Forward, feed, flush};
 use crate::conformance::Harness;
 use crate::error::Result;
-use crate::flow::Flowstream;
+use crate::flowstream::Flowstream;
 use crate::message::{Batch, Message};
 use crate::storage::Progress;
 
@@ -65,11 +65,11 @@ pub(crate) async fn what_is_in_doubt_is_written_once(harness: Arc<dyn Harness>) 
         }
         let batch: Batch = (number + 1..number + 4).map(of_number).collect();
         gate.lose_one_of(1);
-        let mut answer = producer.append(batch).await;
+        let answer = producer.append(batch).await;
         gate.lose_one_of(0);
-        let error = answer.as_mut().expect_err("in doubt");
+        let error = answer.expect_err("in doubt");
         assert!(error.in_doubt(), "{error}");
-        let batch = error.take_unsent().expect("the batch comes back");
+        let batch = error.unsent;
         let appended = producer.append(batch).await.expect("settled");
         assert_eq!(appended.offsets()[0].offsets, number + 1..number + 4);
     }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::rig::{Rig, of};
+use crate::admin::GroupInfo;
 use crate::conformance::Harness;
 use crate::conformance::support::{assert_fenced, assert_kind};
 use crate::consumer::Status;
 use crate::error::ErrorKind;
-use crate::operate::GroupInfo;
 use crate::storage::{Progress, Start};
 
 pub(crate) async fn groups_are_listed_with_what_they_have_to_do(harness: Arc<dyn Harness>) {

@@ -84,9 +84,9 @@ pub(crate) async fn an_append_over_several_streams_is_one(harness: Arc<dyn Harne
     let mut producer = limited.producer("orders").await.expect("a producer");
     let large = Message::new(vec![b'x'; 101]);
     let batch = [to("audit", "C"), Message::new("b"), large];
-    let mut error = producer.append(batch).await.expect_err("a large message");
+    let error = producer.append(batch).await.expect_err("a large message");
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
-    let unsent = error.take_unsent().expect("the messages come back");
+    let unsent = error.unsent;
     assert_eq!(unsent.len(), 3, "all of them");
     assert_eq!(unsent.messages()[1].body(), "b");
     assert_eq!(rig.text("orders").await, "a", "nothing of it is written");
@@ -99,11 +99,12 @@ pub(crate) async fn a_message_over_the_limit_comes_back(harness: Arc<dyn Harness
     let mut producer = flow.producer("orders").await.expect("a producer");
     feed(&mut producer, "0123456789").await.expect("just right");
     let refused = feed(&mut producer, "0123456789a").await;
-    let mut error = refused.expect_err("one byte over the limit");
+    let error = refused.expect_err("one byte over the limit");
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
-    let unsent = error.take_unsent().expect("the message comes back");
-    assert_eq!(unsent.messages()[0].body(), "0123456789a");
     send(&mut producer, "next").await.expect("the sink goes on");
+    let unsent = producer.take_unsent().await;
+    assert_eq!(unsent.len(), 1, "what was refused stays");
+    assert_eq!(unsent[0].messages()[0].body(), "0123456789a");
     assert_eq!(rig.text("orders").await, "0123456789 next");
 }
 
@@ -117,9 +118,9 @@ pub(crate) async fn a_closed_producer_says_so(harness: Arc<dyn Harness>) {
     let error = feed(&mut producer, "b").await.expect_err("closed");
     assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
     let append = producer.append(Message::new("c")).await;
-    let mut error = append.expect_err("closed");
+    let error = append.expect_err("closed");
     assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
-    assert_eq!(error.take_unsent().map_or(0, |batch| batch.len()), 1);
+    assert_eq!(error.unsent.len(), 1);
     send(&mut clone, "d").await.expect("a clone stays open");
     assert_eq!(rig.text("orders").await, "a d");
 }
@@ -183,13 +184,13 @@ pub(crate) async fn a_close_ends_while_others_append(harness: Arc<dyn Harness>) 
             let mut written = 0;
             loop {
                 let appended = producer.append(Message::new("m")).await;
-                let Err(mut error) = appended else {
+                let Err(error) = appended else {
                     written += 1;
                     continue;
                 };
                 assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
                 assert!(!error.in_doubt(), "what was taken is written: {error}");
-                let unsent = error.take_unsent().map_or(0, |batch| batch.len());
+                let unsent = error.unsent.len();
                 assert_eq!(unsent, 1, "what was refused comes back");
                 return written;
             }

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use super::rig::{Rig, partition};
 use super::sink::{Forward, feed, flush, send};
 use crate::conformance::Harness;
-use crate::conformance::support::assert_fenced;
-use crate::message::{Batch, Message};
+use crate::message::Message;
 use crate::storage::{MemoryStorage, Progress};
 
 pub(crate) async fn a_relayed_message_is_written_once(harness: Arc<dyn Harness>) {
@@ -111,10 +110,10 @@ pub(crate) async fn one_input_may_become_many_outputs(harness: Arc<dyn Harness>)
     let held = rig.expect(&mut consumer, 3..4).await.remove(0);
     rig.takes_over("in", "relay").await;
     let outputs = [Message::new("late"), held.into_message()];
-    let mut refused = producer.append(outputs).await;
-    assert_fenced(&refused, "an append of a former owner");
-    let unsent = refused.as_mut().err().and_then(crate::Error::take_unsent);
-    assert_eq!(unsent.as_ref().map_or(0, Batch::len), 2);
+    let refused = producer.append(outputs).await;
+    let refused = refused.expect_err("an append of a former owner");
+    assert!(refused.is_fenced(), "{refused}");
+    assert_eq!(refused.unsent.len(), 2);
     assert_eq!(rig.text("out").await, "0 0 1 1 2 2");
     let state = rig.state("in", "relay").await;
     assert_eq!(state.progress, Progress::at(3));

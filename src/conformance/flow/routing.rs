@@ -8,8 +8,8 @@ use super::rig::{Rig, number_of, partition};
 use super::sink::{feed, flush, send};
 use crate::conformance::Harness;
 use crate::conformance::build::name;
-use crate::headers::Headers;
 use crate::message::Message;
+use crate::record::Headers;
 use crate::storage::Partition;
 
 const PARTITIONS: u32 = 5;

@@ -11,7 +11,7 @@ use futures_sink::Sink;
 use crate::clock::Clock;
 use crate::conformance::support::pause;
 use crate::consumer::Consumer;
-use crate::delivery::Delivery;
+use crate::consumer::Delivery;
 use crate::error::Result;
 use crate::message::Message;
 use crate::producer::Producer;

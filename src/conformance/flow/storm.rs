@@ -9,7 +9,7 @@ use crate::conformance::Harness;
 use crate::conformance::generator::Random;
 use crate::conformance::support::pause;
 use crate::consumer::Consumer;
-use crate::delivery::Delivery;
+use crate::consumer::Delivery;
 use crate::storage::Progress;
 
 const MESSAGES: u64 = 150;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use futures_core::future::BoxFuture;
 use sqlx::postgres::PgConnectOptions;
 
-use crate::caught::unwound;
+use crate::panics::unwound;
 
 type Given = Result<PgConnectOptions, Box<dyn StdError + Send + Sync>>;
 

@@ -4,8 +4,8 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use crate::caught::text_of;
 use crate::error::{Error, ErrorKind};
+use crate::panics::text_of;
 
 /// Why an operation broke off; not that it was refused.
 #[derive(Debug)]
