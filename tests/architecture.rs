@@ -1,0 +1,85 @@
+//! The layout of `src` is a tower: no files in a circle, floors as `docs/ARCHITECTURE.md` draws them,
+//! files and functions that fit on a few screens.
+//!
+//! The figures of a report, and the top-level modules as a graph for Graphviz:
+//!
+//! ```text
+//! cargo test --test architecture figures -- --ignored --nocapture
+//! cargo test --test architecture figures -- --ignored --nocapture | sed -n '/^digraph/,/^}/p' | dot -Tsvg
+//! ```
+
+#[path = "architecture/bites.rs"]
+mod bites;
+#[path = "architecture/figures.rs"]
+mod figures;
+#[path = "architecture/floors.rs"]
+mod floors;
+#[path = "architecture/graph.rs"]
+mod graph;
+#[path = "architecture/names.rs"]
+mod names;
+#[path = "architecture/sizes.rs"]
+mod sizes;
+#[path = "architecture/source.rs"]
+mod source;
+#[path = "architecture/uses.rs"]
+mod uses;
+
+use std::path::Path;
+
+use floors::Floors;
+use graph::Graph;
+use source::Source;
+
+const DRAWING: &str = "docs/ARCHITECTURE.md";
+
+#[test]
+fn no_files_stand_in_a_circle() {
+    let source = the_source();
+    let graph = Graph::of(&source);
+    let circles: Vec<String> = graph.circles().iter().map(|c| graph.tell(c)).collect();
+    hold(&circles);
+}
+
+#[test]
+fn files_use_what_is_on_lower_floors() {
+    let source = the_source();
+    hold(&the_floors().faults_of_uses(&source, &Graph::of(&source)));
+}
+
+#[test]
+fn the_library_lists_its_modules_from_the_top_floor_down() {
+    hold(&the_floors().faults_of_order(&the_source()));
+}
+
+#[test]
+fn files_and_functions_are_short() {
+    hold(&sizes::faults(&the_source()));
+}
+
+#[test]
+#[ignore = "prints figures, checks nothing"]
+fn figures() {
+    let source = the_source();
+    let graph = Graph::of(&source);
+    eprintln!("{}", figures::table(&source, &graph));
+    // The harness may have begun a line.
+    println!("\n{}", figures::dot(&graph));
+}
+
+fn the_source() -> Source {
+    Source::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
+}
+
+fn the_floors() -> Floors {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(DRAWING);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| {
+        panic!("{DRAWING} cannot be read, and it draws the floors that this test holds: {error}")
+    });
+    Floors::parse(&text).unwrap_or_else(|fault| panic!("{DRAWING}: {fault}"))
+}
+
+#[track_caller]
+fn hold(faults: &[String]) {
+    assert!(faults.is_empty(), "\n\n{}\n", faults.join("\n"));
+}
