@@ -78,6 +78,7 @@ impl GroupCommit<'_> {
         }
     }
 
+    /// Runs a round with what the writer knows of the file.
     fn try_round(
         &self,
         open: &OpenFile,
@@ -95,6 +96,7 @@ impl GroupCommit<'_> {
         Ok(notifications)
     }
 
+    /// Applies all requests in one transaction, and commits it: what subscribers are to be told.
     fn round(
         &self,
         db: &Database,

@@ -1,7 +1,8 @@
 //! The open file: shared by all who read and by the one who writes; closed, or opened anew, by either.
 //!
-//! Locks are taken in this order: the state of the file, then the writer's cache. Whoever works with
-//! the file holds the first one shared meanwhile, so that it stays open.
+//! Locks are taken in this order: the state of the file, then the writer's cache, or those of the
+//! subscribers where the file is closed. Whoever works with the file holds the first one shared
+//! meanwhile, so that it stays open. The lock of the write queue is held with none of them.
 
 use std::mem;
 use std::path::PathBuf;

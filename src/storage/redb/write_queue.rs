@@ -122,7 +122,7 @@ impl WriteQueue {
     pub(super) fn abort_run(&self) -> (WriteRequests, Closers) {
         let left = {
             let mut state = self.state();
-            debug_assert_ne!(state.task, TaskPhase::Absent, "there was a task");
+            debug_assert!(state.task != TaskPhase::Absent, "there was a task");
             state.task = TaskPhase::Absent;
             (
                 mem::take(&mut state.requests),
@@ -169,5 +169,61 @@ impl QueueState {
     /// Where there is no task, nothing waits for one.
     fn assert_task(&self) {
         debug_assert!(self.task != TaskPhase::Absent || !self.has_more());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::error::Fail;
+    use super::super::transaction::Transaction;
+    use super::*;
+    use crate::error::{Error, ErrorKind};
+    use crate::storage::Id;
+
+    /// A request that is never applied.
+    struct Idle;
+
+    impl WriteRequest for Idle {
+        fn id(&self) -> Option<Id> {
+            None
+        }
+
+        fn apply(&mut self, _: &mut Transaction<'_>) -> Result<(), Fail> {
+            Ok(())
+        }
+
+        fn finish(self: Box<Self>, _: Option<Error>) {}
+    }
+
+    #[test]
+    fn there_is_one_task_and_only_while_there_is_work() {
+        let queue = WriteQueue::default();
+        assert!(queue.push(Box::new(Idle)).unwrap());
+        assert!(!queue.push(Box::new(Idle)).unwrap(), "it was spawned");
+        assert_eq!(queue.begin_run().len(), 2);
+        assert!(!queue.push(Box::new(Idle)).unwrap(), "it runs");
+        assert!(queue.end_run(false), "something came meanwhile");
+        assert_eq!(queue.begin_run().len(), 1);
+        assert!(queue.end_run(true), "there is more to sweep");
+        assert_eq!(queue.begin_run().len(), 0);
+        assert!(!queue.end_run(false), "it ends");
+        assert!(queue.push(Box::new(Idle)).unwrap());
+        assert_eq!(queue.abort_run().0.len(), 1);
+        assert!(queue.push(Box::new(Idle)).unwrap(), "another is needed");
+    }
+
+    #[test]
+    fn a_closed_queue_gets_to_its_end() {
+        let queue = WriteQueue::default();
+        assert!(queue.push(Box::new(Idle)).unwrap());
+        let (to, _answer) = oneshot::channel();
+        assert!(!queue.close(to));
+        let refused = queue.push(Box::new(Idle)).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Closed);
+        assert!(!queue.abandon(), "there is something to write");
+        assert_eq!(queue.begin_run().len(), 1);
+        assert_eq!(queue.take_closers().len(), 1);
+        assert!(!queue.end_run(true), "nothing is swept any more");
+        assert!(queue.abandon());
     }
 }
