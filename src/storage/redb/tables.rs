@@ -276,6 +276,7 @@ fn seed_of((partition, base): BatchKey) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use ::redb::TableHandle;
     use proptest::prelude::*;
 
     use super::*;
@@ -341,6 +342,29 @@ mod tests {
         };
         let append = encode_append(Id(8), &[row, row]);
         assert_eq!(decode_append(&append), Some((Id(8), vec![row, row])));
+    }
+
+    /// A file has to be read by every version that knows its format.
+    #[test]
+    fn the_bytes_of_the_format_stay() {
+        let hex = |bytes: &[u8]| -> String { bytes.iter().map(|b| format!("{b:02x}")).collect() };
+        let bytes: Vec<u8> = (0..100).collect();
+        assert_eq!(checksum(7, &bytes), 0x1191_8f06_7f15_223b);
+        let stream = StreamRow {
+            id: 3,
+            partitions: 9,
+        };
+        let expected = "d9342bc45855ca420300000009000000";
+        assert_eq!(hex(&stream.encode("orders")), expected);
+        let expected = "a6455d970c18bc7301050000000000000000000000000000000600000000000000\
+                        030000000000000028000000000000000700000000000000010000000900000000\
+                        0000000c00000000000000080000000000000002000000";
+        assert_eq!(hex(&row().encode((1, "g"))), expected);
+        let head = Head::decode((1, 10), &batch((1, 10))).unwrap();
+        let expected = "c6dd8ccf03d479d90103000000fbffffffffffffff0000000000000000";
+        assert_eq!(hex(&emptied((1, 10), &head)), expected);
+        let names = [META.name(), BATCHES.name(), MAGIC.0, FORMAT.0, OPEN_COUNT];
+        assert_eq!(names, ["flowstream", "batches", "magic", "format", "boot"]);
     }
 
     #[test]
