@@ -1,4 +1,4 @@
-//! What is under the lock.
+//! What is stored, and how much of it: all that is under the lock.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -13,16 +13,21 @@ use crate::storage::{
     StreamSettings,
 };
 
-pub(super) struct State {
+/// The streams, and the ids of the last appends.
+pub(super) struct MemoryState {
+    /// What all batches may take together.
     pub(super) max_bytes: usize,
+    /// What they take.
     bytes: usize,
     /// The number of batches appended so far.
     sequence: u64,
+    /// The log of each partition of each stream.
     streams: HashMap<Name, Vec<Log>>,
     ids: Ids,
 }
 
-impl State {
+impl MemoryState {
+    /// No stream, and room for so many bytes.
     pub(super) fn new(max_bytes: usize) -> Self {
         Self {
             max_bytes,
@@ -33,6 +38,7 @@ impl State {
         }
     }
 
+    /// Makes a stream unless it is there, and gives its settings.
     pub(super) fn create_stream(
         &mut self,
         stream: &Name,
@@ -49,6 +55,7 @@ impl State {
         Ok(StreamSettings::new(logs.len() as u32))
     }
 
+    /// The log of a partition.
     pub(super) fn log(&mut self, partition: &Partition) -> Result<&mut Log> {
         if self.find(partition).is_none() {
             return Err(self.missing(partition));
@@ -57,12 +64,13 @@ impl State {
         log.ok_or_else(|| missing(partition, None, std::iter::empty()))
     }
 
-    /// Looked for once, which `log` cannot.
+    /// The log of a partition, if it is there: looked for once, which `log` cannot.
     fn find(&mut self, partition: &Partition) -> Option<&mut Log> {
         let logs = self.streams.get_mut(&partition.stream)?;
         logs.get_mut(partition.index as usize)
     }
 
+    /// What is wrong with a partition that is not there.
     #[cold]
     fn missing(&self, partition: &Partition) -> Error {
         let partitions = self.streams.get(&partition.stream);
@@ -78,6 +86,7 @@ impl State {
         group.holds(lease).then_some(group)
     }
 
+    /// Appends rows to their logs, and takes the commits that go along.
     pub(super) fn append(&mut self, append: &Append, wall: SystemTime) -> Result<Appended> {
         match self.ids.get(append.id) {
             Some(Outcome::Written(bases)) => return Ok(Appended::Known(bases.clone())),
@@ -112,12 +121,14 @@ impl State {
             self.bytes += batch_size(&row.records);
             self.sequence += 1;
         }
+        debug_assert!(self.bytes <= self.max_bytes, "room was made for all rows");
         let bases = rows.iter().map(|row| row.base_offset).collect();
         self.ids.insert(append.id, Outcome::Written(bases));
         Ok(Appended::Written(rows))
     }
 
-    /// The commits come first, because what they do may free the room that the rows need.
+    /// Takes the commits of an append, and makes room for its rows. The commits come first, because what
+    /// they do may free that room.
     fn commit_and_make_room(&mut self, append: &Append) -> Result<()> {
         let rows = append.rows.iter();
         let needed = rows.map(|row| batch_size(&row.records)).sum::<usize>();
@@ -141,6 +152,7 @@ impl State {
         })
     }
 
+    /// Puts a group back to what it was before.
     fn restore(&mut self, group: &Group, before: StoredGroup) {
         if let Ok(log) = self.log(&group.partition) {
             log.groups.insert(group.name.clone(), before);
@@ -186,16 +198,18 @@ impl State {
         }
         drop(done);
         if freed < over {
-            return Err(self.is_full(needed));
+            return Err(self.full(needed));
         }
         for (log, count) in logs.iter_mut().zip(dropped) {
-            let gone = log.take_oldest(count);
-            self.bytes -= gone.iter().map(Batch::size).sum::<usize>();
+            let taken = log.take_oldest(count);
+            self.bytes -= taken.iter().map(Batch::size).sum::<usize>();
         }
+        debug_assert!(self.bytes + needed <= self.max_bytes, "enough was freed");
         Ok(())
     }
 
-    fn is_full(&self, needed: usize) -> Error {
+    /// What an append is told that finds no room: which group is behind.
+    fn full(&self, needed: usize) -> Error {
         let logs = self.streams.iter().flat_map(|(stream, logs)| {
             let logs = logs.iter().enumerate();
             logs.map(move |(index, log)| (stream, index, log))
@@ -216,6 +230,7 @@ impl State {
         Error::new(ErrorKind::Unavailable, text)
     }
 
+    /// Where an append went, or `None`; then it is refused from now on.
     pub(super) fn settle(&mut self, id: Id) -> Result<Option<Vec<u64>>> {
         match self.ids.get(id) {
             Some(Outcome::Written(bases)) => Ok(Some(bases.clone())),
@@ -228,7 +243,7 @@ impl State {
         }
     }
 
-    /// In their order.
+    /// The groups of this stream, or of all, in the order of their names.
     pub(super) fn groups(&self, stream: Option<&Name>) -> Vec<Group> {
         let streams = self.streams.iter();
         let streams = streams.filter(|(name, _)| stream.is_none_or(|stream| stream == *name));
@@ -253,7 +268,8 @@ impl State {
         groups.collect()
     }
 
-    /// The group as it stands then.
+    /// Takes the lease of a group away, moves its position where that is asked for, and says how it
+    /// stands then.
     pub(super) fn reset(&mut self, reset: &Reset) -> Result<GroupState> {
         let Reset { group, to, .. } = reset;
         let log = self.log(&group.partition)?;
@@ -267,13 +283,14 @@ impl State {
         Ok(stored.state(Liveness::Unknown, bounds))
     }
 
-    /// Where the log starts then, and what is to be dropped outside of the lock.
+    /// Drops batches before an offset: where the log starts then, and what is to be freed outside of
+    /// the lock.
     pub(super) fn trim(&mut self, partition: &Partition, before: u64) -> Result<(u64, Vec<Batch>)> {
         let log = self.log(partition)?;
         let count = log.until(before).count();
-        let gone = log.take_oldest(count);
+        let taken = log.take_oldest(count);
         let start = log.bounds().start;
-        self.bytes -= gone.iter().map(Batch::size).sum::<usize>();
-        Ok((start, gone))
+        self.bytes -= taken.iter().map(Batch::size).sum::<usize>();
+        Ok((start, taken))
     }
 }

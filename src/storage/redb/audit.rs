@@ -1,5 +1,5 @@
-//! What is looked at when a file is opened without verifying it whole: that the small tables have
-//! as many entries as redb counted, that each stream and group is found by its name and is sound, and
+//! The audit of a file that is opened without verifying it whole: that the small tables have as many
+//! entries as redb counted, that each stream and group is found by its name and is sound, and
 //! that no log ends before what was appended last. Damage in the middle of a log shows when it is
 //! read, as a gap.
 
@@ -10,9 +10,11 @@ use ::redb::{ReadableTableMetadata, TableDefinition, TableHandle, Value};
 
 use super::error::Fail;
 use super::tables::{
-    APPENDS, BATCHES, GROUPS, GroupRow, Head, META, REFUSED, STARTS, STREAMS, Stream, decode_append,
+    APPENDS, BATCHES, GROUPS, GroupRow, Head, META, REFUSED, STARTS, STREAMS, StreamRow,
+    decode_append,
 };
 
+/// Fails if anything that a large file is looked over for is damaged.
 pub(super) fn audit(db: &Database) -> Result<(), Fail> {
     let txn = db.begin_read()?;
     count(&txn, META)?;
@@ -25,6 +27,7 @@ pub(super) fn audit(db: &Database) -> Result<(), Fail> {
     ends(&txn)
 }
 
+/// Fails if a table has another number of entries than redb counted.
 fn count<K: Key, V: Value>(
     txn: &ReadTransaction,
     definition: TableDefinition<'static, K, V>,
@@ -41,13 +44,13 @@ fn count<K: Key, V: Value>(
     Err(damaged(definition.name()))
 }
 
-/// One that is not found by its name would be made anew, and be empty.
+/// Fails if a stream or a group is not found by its name: it would be made anew, and be empty.
 fn names(txn: &ReadTransaction) -> Result<(), Fail> {
     let streams = txn.open_table(STREAMS)?;
     for entry in streams.iter()? {
         let (key, value) = entry?;
         let name = key.value();
-        let is_sound = Stream::decode(name, value.value()).is_some();
+        let is_sound = StreamRow::decode(name, value.value()).is_some();
         if !is_sound || streams.get(name)?.is_none() {
             return Err(damaged("streams"));
         }
@@ -63,6 +66,7 @@ fn names(txn: &ReadTransaction) -> Result<(), Fail> {
     Ok(())
 }
 
+/// Fails if a log ends before what was appended to it last.
 fn ends(txn: &ReadTransaction) -> Result<(), Fail> {
     let mut ends = HashMap::new();
     for entry in txn.open_table(APPENDS)?.iter()? {

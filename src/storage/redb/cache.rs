@@ -1,4 +1,5 @@
-//! What the writer remembers of the file between its transactions.
+//! What the writer remembers of the file between its transactions. Nothing to do with redb's cache of
+//! pages.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -6,18 +7,22 @@ use std::ops::Range;
 use ::redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
 
 use super::error::Fail;
-use super::tables::{APPENDS, REFUSED, SWEEPS, Stream, decode_append};
+use super::tables::{APPENDS, REFUSED, SWEEPS, StreamRow, decode_append};
 use crate::storage::ids::{Ids, Outcome, REMEMBERED};
 use crate::storage::{Id, Name};
 
 /// What the writer knows of the file. It is thrown away when a transaction is aborted.
 #[derive(Default)]
-pub(super) struct Cache {
-    pub(super) streams: HashMap<Name, Stream>,
-    pub(super) ends: HashMap<u64, End>,
+pub(super) struct WriterCache {
+    /// Streams that were written to.
+    pub(super) streams: HashMap<Name, StreamRow>,
+    /// Where logs end, by the key of their partition.
+    pub(super) ends: HashMap<u64, LogEnd>,
+    /// The last appends and the last refusals.
     pub(super) ids: Ids,
-    /// The keys in the tables of ids.
+    /// The keys in the table of appends.
     pub(super) appends: Range<u64>,
+    /// The keys in the table of refusals.
     pub(super) refused: Range<u64>,
     /// Whether batches are left that were trimmed away.
     pub(super) has_sweeps: bool,
@@ -25,13 +30,15 @@ pub(super) struct Cache {
 
 /// Where the log of a partition ends.
 #[derive(Clone, Copy)]
-pub(super) struct End {
+pub(super) struct LogEnd {
+    /// The offset of the next message.
     pub(super) next: u64,
     /// When it was last appended to; times never go back.
     pub(super) appended_at: i64,
 }
 
-impl Cache {
+impl WriterCache {
+    /// Reads what the writer has to know before it begins.
     pub(super) fn load(txn: &ReadTransaction) -> Result<Self, Fail> {
         let mut cache = Self::default();
         for entry in txn.open_table(APPENDS)?.iter()? {
@@ -56,27 +63,30 @@ impl Cache {
         Ok(cache)
     }
 
-    /// Whether there is anything to delete.
+    /// Whether there is anything to sweep: old ids, or batches that were trimmed away.
     pub(super) fn has_old(&self) -> bool {
         let has_ids = outdated(&self.appends).is_some() || outdated(&self.refused).is_some();
         has_ids || self.has_sweeps
     }
 
+    /// Whether the append with this id is in the log.
     pub(super) fn has_written(&self, id: Id) -> bool {
-        matches!(self.ids.get(id), Some(Outcome::Written(_)))
+        self.ids.is_written(id)
     }
 }
 
+/// The keys of ids to sweep, once as many as are remembered have gathered: in bulk, because each of them
+/// alone would dirty the oldest page with every append.
+pub(super) fn outdated(keys: &Range<u64>) -> Option<Range<u64>> {
+    debug_assert!(keys.start <= keys.end, "{keys:?}");
+    let remembered = REMEMBERED as u64;
+    (keys.end - keys.start >= 2 * remembered).then(|| keys.start..keys.end - remembered)
+}
+
+/// Takes in a key that follows on the others, or is the first.
 fn extend(keys: &mut Range<u64>, key: u64) {
     if keys.is_empty() {
         keys.start = key;
     }
     keys.end = key + 1;
-}
-
-/// The keys to delete, once as many as are remembered have gathered: in bulk, because each of them
-/// alone would dirty the oldest page with every append.
-pub(super) fn outdated(keys: &Range<u64>) -> Option<Range<u64>> {
-    let remembered = REMEMBERED as u64;
-    (keys.end - keys.start >= 2 * remembered).then(|| keys.start..keys.end - remembered)
 }

@@ -1,125 +1,146 @@
-//! Group commit: all that waits in one transaction.
+//! Group commit: all requests that wait, in one transaction.
 
 use std::sync::PoisonError;
 
 use ::redb::{Database, ReadableDatabase};
 
-use super::cache::Cache;
-use super::core::{Core, Opened};
+use super::cache::WriterCache;
+use super::database::begin;
 use super::error::{Fail, guarded};
-use super::open::begin;
-use super::queue::Operation;
+use super::file::{OpenFile, StorageFile};
+use super::request::WriteRequests;
 use super::transaction::Transaction;
 use crate::clock::to_micros;
 use crate::storage::Notification;
+use crate::storage::notify::Notifier;
 
-type Group = Vec<Box<dyn Operation>>;
+/// Where a group is committed, and who is told of it.
+pub(super) struct GroupCommit<'a> {
+    pub(super) file: &'a StorageFile,
+    pub(super) notifier: &'a Notifier,
+}
 
 /// Where a round broke off.
-enum Broken {
+enum RoundFail {
     /// Nothing was begun, because the file is not where it was.
     Gone(Fail),
     /// Nothing was begun.
     Begin(Fail),
-    /// This operation failed, and nothing was written.
-    Operation(usize, Fail),
+    /// This request failed, and nothing was written.
+    Request(usize, Fail),
     /// It may have been written.
     Commit(Fail),
 }
 
-impl Core {
-    /// Writes the group and answers it. An operation that fails is taken out, and the others are
-    /// written without it.
-    pub(super) fn commit(&self, mut group: Group) {
+impl GroupCommit<'_> {
+    /// Writes the requests and answers them. One that fails is taken out, and the others are written
+    /// without it, in another round.
+    pub(super) fn commit(&self, mut requests: WriteRequests) {
         let mut was_reopened = false;
-        while !group.is_empty() {
-            let round = self.with_open(|opened| {
-                let round = self.try_round(opened, &mut group);
-                round.map_err(|broken| (opened.serial, broken))
+        while !requests.is_empty() {
+            let round = self.file.with_open(|open| {
+                let round = self.try_round(open, &mut requests);
+                round.map_err(|fail| (open.reopens, fail))
             });
-            let (serial, broken) = match round {
+            let (reopens, fail) = match round {
                 Ok(Ok(notifications)) => {
-                    group.drain(..).for_each(|operation| operation.finish(None));
+                    requests.drain(..).for_each(|request| request.finish(None));
                     return self.notifier.send(notifications);
                 }
-                Ok(Err(broken)) => broken,
+                Ok(Err(fail)) => fail,
                 Err(error) => {
-                    return group
+                    return requests
                         .into_iter()
-                        .for_each(|operation| operation.finish(Some(error.share())));
+                        .for_each(|request| request.finish(Some(error.share())));
                 }
             };
-            match broken {
-                Broken::Commit(fail) => return self.settle(group, serial, fail),
-                Broken::Operation(index, fail) => {
-                    if fail.is_lasting() {
+            match fail {
+                RoundFail::Commit(fail) => return self.resolve(requests, reopens, fail),
+                RoundFail::Request(index, fail) => {
+                    if fail.needs_reopen() {
                         // If that fails, the next round says so.
-                        let _ = self.reopen(serial);
+                        let _ = self.file.reopen(reopens);
                     }
-                    let error = fail.explain(&self.path);
-                    group.remove(index).finish(Some(error));
+                    let error = fail.explain(&self.file.path);
+                    requests.remove(index).finish(Some(error));
                 }
-                Broken::Begin(_) if !was_reopened => {
+                RoundFail::Begin(_) if !was_reopened => {
                     was_reopened = true;
-                    let _ = self.reopen(serial);
+                    let _ = self.file.reopen(reopens);
                 }
-                Broken::Begin(fail) | Broken::Gone(fail) => {
-                    let error = fail.explain(&self.path);
-                    return group
+                RoundFail::Begin(fail) | RoundFail::Gone(fail) => {
+                    let error = fail.explain(&self.file.path);
+                    return requests
                         .into_iter()
-                        .for_each(|operation| operation.finish(Some(error.share())));
+                        .for_each(|request| request.finish(Some(error.share())));
                 }
             }
         }
     }
 
-    fn try_round(&self, opened: &Opened, group: &mut Group) -> Result<Vec<Notification>, Broken> {
-        opened.place.check().map_err(Broken::Gone)?;
-        let mut cache = opened.cache.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Runs a round with what the writer knows of the file.
+    fn try_round(
+        &self,
+        open: &OpenFile,
+        requests: &mut WriteRequests,
+    ) -> Result<Vec<Notification>, RoundFail> {
+        open.place.check().map_err(RoundFail::Gone)?;
+        let mut cache = open.cache.lock().unwrap_or_else(PoisonError::into_inner);
         // Taken out, so that it is loaded anew after a round that broke off.
         let mut current = match cache.take() {
             Some(cache) => cache,
-            None => guarded(|| load(&opened.db)).map_err(Broken::Begin)?,
+            None => guarded(|| load(&open.db)).map_err(RoundFail::Begin)?,
         };
-        let notifications = self.round(&opened.db, &mut current, group)?;
+        let notifications = self.round(&open.db, &mut current, requests)?;
         *cache = Some(current);
         Ok(notifications)
     }
 
+    /// Applies all requests in one transaction, and commits it: what subscribers are to be told.
     fn round(
         &self,
         db: &Database,
-        cache: &mut Cache,
-        group: &mut Group,
-    ) -> Result<Vec<Notification>, Broken> {
-        let txn = guarded(|| begin(db, self.options.has_quick_repair)).map_err(Broken::Begin)?;
-        let now = to_micros(self.options.clock.wall());
+        cache: &mut WriterCache,
+        requests: &mut WriteRequests,
+    ) -> Result<Vec<Notification>, RoundFail> {
+        let StorageFile {
+            options,
+            open_count,
+            ..
+        } = self.file;
+        let txn = guarded(|| begin(db, options.has_quick_repair)).map_err(RoundFail::Begin)?;
+        let now = to_micros(options.clock.wall());
         let (notifications, has_written) = {
-            let mut work = Transaction::new(&txn, cache, self.boot, now);
-            for (index, operation) in group.iter_mut().enumerate() {
-                let applied = guarded(|| operation.apply(&mut work));
-                applied.map_err(|fail| Broken::Operation(index, fail))?;
+            let mut work = Transaction::new(&txn, cache, *open_count, now);
+            for (index, request) in requests.iter_mut().enumerate() {
+                let applied = guarded(|| request.apply(&mut work));
+                applied.map_err(|fail| RoundFail::Request(index, fail))?;
             }
             (work.notifications, work.has_written)
         };
+        debug_assert!(
+            has_written || notifications.is_empty(),
+            "nobody is told of what was not written"
+        );
         if has_written {
-            guarded(|| Ok(txn.commit()?)).map_err(Broken::Commit)?;
+            guarded(|| Ok(txn.commit()?)).map_err(RoundFail::Commit)?;
         }
         Ok(notifications)
     }
 
-    /// After a commit that failed: the file tells which appends are in it.
-    fn settle(&self, mut group: Group, serial: u64, fail: Fail) {
-        let error = fail.explain(&self.path);
-        let found = self
-            .reopen(serial)
-            .and_then(|()| self.with_open(|opened| self.find(opened, &mut group)));
-        let is_settled = matches!(found, Ok(Ok(_)));
+    /// Resolves the doubt after a commit that failed: the file tells which appends are in it.
+    fn resolve(&self, mut requests: WriteRequests, reopens: u64, fail: Fail) {
+        let error = fail.explain(&self.file.path);
+        let found = self.file.reopen(reopens).and_then(|()| {
+            self.file
+                .with_open(|open| self.find_written(open, &mut requests))
+        });
+        let is_resolved = matches!(found, Ok(Ok(_)));
         let found = found.ok().and_then(Result::ok).unwrap_or_default();
-        for (index, operation) in group.into_iter().enumerate() {
+        for (index, request) in requests.into_iter().enumerate() {
             let is_found = found.contains(&index);
-            let is_in_doubt = !is_settled || operation.id().is_none();
-            operation.finish(match is_found {
+            let is_in_doubt = !is_resolved || request.id().is_none();
+            request.finish(match is_found {
                 true => None,
                 false if is_in_doubt => Some(error.share().with_doubt()),
                 false => Some(error.share()),
@@ -128,16 +149,22 @@ impl Core {
         self.notifier.send([Notification::Missed]);
     }
 
-    /// Which of the group are in the file; they get their answers from a transaction that changes
+    /// Which of the requests are in the file; they get their answers from a transaction that changes
     /// nothing.
-    fn find(&self, opened: &Opened, group: &mut Group) -> Result<Vec<usize>, Fail> {
+    fn find_written(
+        &self,
+        open: &OpenFile,
+        requests: &mut WriteRequests,
+    ) -> Result<Vec<usize>, Fail> {
         guarded(|| {
-            let mut cache = load(&opened.db)?;
-            let txn = begin(&opened.db, false)?;
+            let mut cache = load(&open.db)?;
+            let txn = begin(&open.db, false)?;
             let mut found = Vec::new();
-            for (index, operation) in group.iter_mut().enumerate() {
-                if operation.id().is_some_and(|id| cache.has_written(id)) {
-                    operation.apply(&mut Transaction::new(&txn, &mut cache, self.boot, 0))?;
+            for (index, request) in requests.iter_mut().enumerate() {
+                if request.id().is_some_and(|id| cache.has_written(id)) {
+                    let mut work = Transaction::new(&txn, &mut cache, self.file.open_count, 0);
+                    request.apply(&mut work)?;
+                    debug_assert!(!work.has_written, "it is known, and written once");
                     found.push(index);
                 }
             }
@@ -146,6 +173,6 @@ impl Core {
     }
 }
 
-fn load(db: &Database) -> Result<Cache, Fail> {
-    Cache::load(&db.begin_read()?)
+fn load(db: &Database) -> Result<WriterCache, Fail> {
+    WriterCache::load(&db.begin_read()?)
 }

@@ -1,4 +1,4 @@
-//! Making a file.
+//! Making a file, whole or not at all.
 
 use std::fs::{self, File};
 use std::io;
@@ -6,12 +6,8 @@ use std::path::{Path, PathBuf};
 
 use ::redb::Database;
 
+use super::database::{Identity, identify, initialise};
 use super::error::{Fail, guarded};
-use super::open::{Identity, begin, identify};
-use super::tables::{
-    APPENDS, BATCHES, BOOT, FORMAT, GROUPS, MAGIC, META, NEXT_STREAM, REFUSED, STARTS, STREAMS,
-    SWEEPS,
-};
 use crate::error::{Error, Result};
 use crate::storage::Id;
 
@@ -46,19 +42,6 @@ pub(super) fn create(path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn draft_of(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", Id::random()));
-    path.with_file_name(name)
-}
-
-/// Where there is no room for a file, none is left behind.
-fn remove_if_empty(path: &Path) {
-    if fs::metadata(path).is_ok_and(|file| file.len() == 0) {
-        let _ = fs::remove_file(path);
-    }
-}
-
 /// Makes a storage of a file that is empty or not there.
 pub(super) fn create_in_place(path: &Path) -> Result<()> {
     let create = || {
@@ -71,21 +54,16 @@ pub(super) fn create_in_place(path: &Path) -> Result<()> {
     guarded(create).map_err(|fail| fail.explain(path))
 }
 
-/// Makes the tables, in one transaction.
-pub(super) fn initialise(db: &Database) -> Result<(), Fail> {
-    let txn = begin(db, false)?;
-    {
-        let mut meta = txn.open_table(META)?;
-        for (key, value) in [MAGIC, FORMAT, (BOOT, 0), (NEXT_STREAM, 0)] {
-            meta.insert(key, value)?;
-        }
-        txn.open_table(STREAMS)?;
-        txn.open_table(BATCHES)?;
-        txn.open_table(STARTS)?;
-        txn.open_table(SWEEPS)?;
-        txn.open_table(GROUPS)?;
-        txn.open_table(APPENDS)?;
-        txn.open_table(REFUSED)?;
+/// Where the file is made: beside its place, under a name that no other process has.
+fn draft_of(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.new", Id::random()));
+    path.with_file_name(name)
+}
+
+/// Removes what a creation left behind that found no room on the disk.
+fn remove_if_empty(path: &Path) {
+    if fs::metadata(path).is_ok_and(|file| file.len() == 0) {
+        let _ = fs::remove_file(path);
     }
-    Ok(txn.commit()?)
 }

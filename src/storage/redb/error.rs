@@ -7,11 +7,16 @@ use std::path::Path;
 use crate::error::{Error, ErrorKind};
 use crate::panics::text_of;
 
+/// What an operation says. The outer result is whether it could be done at all; the inner one is its
+/// answer, which may be a refusal that changed nothing.
+pub(super) type Answer<T> = Result<Result<T, Error>, Fail>;
+
 /// Why an operation broke off; not that it was refused.
 #[derive(Debug)]
 pub(super) enum Fail {
+    /// redb says so.
     Redb(redb::Error),
-    /// What is damaged.
+    /// This is damaged.
     Damaged(String),
     /// redb panicked: it may on a damaged file.
     Panic(String),
@@ -38,7 +43,7 @@ impl<E: Into<redb::Error>> From<E> for Fail {
 
 impl Fail {
     /// Whether the database has to be opened anew before it can be used again.
-    pub(super) fn is_lasting(&self) -> bool {
+    pub(super) fn needs_reopen(&self) -> bool {
         use redb::Error::{Backend, DatabaseClosed, Io, LockPoisoned, PreviousIo};
         match self {
             Self::Redb(error) => matches!(
@@ -50,6 +55,7 @@ impl Fail {
         }
     }
 
+    /// The error as a caller sees it, which names the file and says what to do.
     pub(super) fn explain(self, path: &Path) -> Error {
         let path = path.display();
         match self {
@@ -76,6 +82,16 @@ impl Fail {
     }
 }
 
+/// Runs what redb may panic in, and makes a [`Fail`] of a panic. What `work` changes must not be used
+/// after one.
+pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, Fail>) -> Result<T, Fail> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = text_of(&*panic).unwrap_or("no text");
+        Err(Fail::Panic(text.to_owned()))
+    })
+}
+
+/// The error about a file that is not where it was.
 fn explain_gone(gone: Gone, path: &str) -> (ErrorKind, String) {
     match gone {
         Gone::Deleted => (
@@ -103,6 +119,7 @@ fn explain_gone(gone: Gone, path: &str) -> (ErrorKind, String) {
     }
 }
 
+/// The error about what redb says.
 fn explain_redb(error: &redb::Error, path: &str) -> (ErrorKind, String) {
     match error {
         redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => (
@@ -151,6 +168,7 @@ fn explain_redb(error: &redb::Error, path: &str) -> (ErrorKind, String) {
     }
 }
 
+/// The error about what the system says.
 fn explain_io(error: &io::Error, path: &str) -> (ErrorKind, String) {
     use io::ErrorKind::{
         FileTooLarge, InvalidFilename, NotADirectory, NotFound, PermissionDenied, QuotaExceeded,
@@ -178,12 +196,4 @@ fn explain_io(error: &io::Error, path: &str) -> (ErrorKind, String) {
             "the file {path} cannot be read or written now: {error}"
         )),
     }
-}
-
-/// Runs what redb may panic in. What `work` changes must not be used after a panic.
-pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, Fail>) -> Result<T, Fail> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let text = text_of(&*panic).unwrap_or("no text");
-        Err(Fail::Panic(text.to_owned()))
-    })
 }

@@ -11,17 +11,20 @@ use std::sync::{Arc, Mutex};
 use ::redb::backends::FileBackend;
 use ::redb::{BackendError, StorageBackend};
 
+/// What fails, and what was done. Each lock is held for one look at what it guards, and none is taken
+/// under another; all orderings are the strongest, because a test may look from any thread and is not
+/// measured.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
     /// Which of the operations that change the file fail, counted from 0.
     failing: Mutex<Range<u64>>,
     changes: AtomicU64,
-    /// Which of those that read it fail, counted from 0.
+    /// Which of the operations that read the file fail, counted from 0.
     failing_reads: Mutex<Range<u64>>,
     reads: AtomicU64,
     pub(super) read_bytes: AtomicU64,
     pub(super) syncs: AtomicU64,
-    /// A write that fails has written its first half.
+    /// Whether a write that fails has written its first half.
     tears: AtomicBool,
     /// How many operations of each kind failed.
     fired: Mutex<BTreeMap<&'static str, u64>>,
@@ -49,7 +52,7 @@ impl Faults {
         *self.failing.lock().unwrap() = window(&self.changes, after, count);
     }
 
-    /// The same for reads.
+    /// Lets so many reads succeed, and so many fail after them.
     pub(super) fn fail_reads(&self, after: u64, count: u64) {
         *self.failing_reads.lock().unwrap() = window(&self.reads, after, count);
     }

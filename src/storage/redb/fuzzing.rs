@@ -6,11 +6,11 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::BufMut;
 
-use super::core::Core;
-use super::open::RedbOptions;
+use super::checksum::{checksum, mix, with_checksum};
+use super::file::StorageFile;
+use super::options::RedbOptions;
 use super::read::Snapshot;
-use super::sum::{checksum, mix, seal};
-use super::tables::{BatchKey, GroupRow, Head, Stream, decode_append, emptied};
+use super::tables::{BatchKey, GroupRow, Head, StreamRow, decode_append, emptied};
 use crate::clock::ManualClock;
 use crate::error::{ErrorKind, Result};
 use crate::message::Message;
@@ -19,10 +19,10 @@ use crate::storage::{Append, Group, Id, Name, Partition, RecordsBuilder, Row, St
 /// Values of all tables whose checksums are right, whatever is in them.
 pub(crate) fn values(data: &[u8]) {
     let key = (3, 7);
-    let sealed = |seed| seal(seed, |out| out.put_slice(data));
-    let _ = Stream::decode("orders", &sealed(checksum(0, b"orders")));
+    let sound = |seed| with_checksum(seed, |out| out.put_slice(data));
+    let _ = StreamRow::decode("orders", &sound(checksum(0, b"orders")));
     let group_key = (3, "billing");
-    if let Some(row) = GroupRow::decode(group_key, &sealed(checksum(3, b"billing"))) {
+    if let Some(row) = GroupRow::decode(group_key, &sound(checksum(3, b"billing"))) {
         let again = GroupRow::decode(group_key, &row.encode(group_key));
         assert_eq!(again.as_ref(), Some(&row));
         let bounds: Range<u64> = 5..90;
@@ -40,10 +40,10 @@ fn batch(key: BatchKey, data: &[u8]) {
     let Some((fields, messages)) = data.split_at_checked(Head::LEN - 2 * size_of::<u64>()) else {
         return;
     };
-    let sum = checksum(mix(key.0, key.1), messages);
-    let mut value = seal(mix(key.0, key.1), |out| {
+    let messages_checksum = checksum(mix(key.0, key.1), messages);
+    let mut value = with_checksum(mix(key.0, key.1), |out| {
         out.put_slice(fields);
-        out.put_u64_le(sum);
+        out.put_u64_le(messages_checksum);
     });
     value.extend_from_slice(messages);
     if let Some(head) = Head::decode(key, &value) {
@@ -54,8 +54,8 @@ fn batch(key: BatchKey, data: &[u8]) {
     }
 }
 
-/// A sound file in which bytes were changed, each by three bytes of the data that say where and
-/// five that say what; an error, or all that was in it.
+/// Opens a sound file in which bytes were changed, each time by three bytes of the data that say where
+/// and five that say what: an error, or all that was in it.
 pub(crate) fn file(data: &[u8]) {
     static SOUND: OnceLock<Vec<u8>> = OnceLock::new();
     let path = place();
@@ -83,7 +83,7 @@ pub(crate) fn file(data: &[u8]) {
     }
 }
 
-/// Where nothing waits for a disk, if there is such a place.
+/// A path where nothing waits for a disk, if there is such a place.
 fn place() -> PathBuf {
     let memory = Path::new("/dev/shm");
     let directory = match memory.is_dir() {
@@ -141,8 +141,8 @@ fn make(path: &Path) -> Vec<u8> {
 
 /// How many messages are in the file; all of them are as they were.
 fn look(path: &Path) -> Result<u64> {
-    let core = Core::open(path.to_owned(), options())?;
-    core.snapshot(|txn| {
+    let file = StorageFile::open(path.to_owned(), options())?;
+    file.snapshot(|txn| {
         let snapshot = Snapshot::new(txn)?;
         let read = crate::storage::Read {
             partition: partition(),

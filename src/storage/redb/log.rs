@@ -5,20 +5,21 @@ use std::ops::Range;
 use ::redb::ReadableTable;
 
 use super::error::Fail;
-use super::tables::{BatchKey, GroupRow, Head, Stream};
+use super::tables::{BatchKey, GroupRow, Head, StreamRow};
 use crate::clock::from_micros;
 use crate::error::Error;
 use crate::storage::group::{self, NEIGHBOURS};
 use crate::storage::{Name, Partition, StoredBatch};
 
+/// The row of a stream, if it is there.
 pub(super) fn stream(
     streams: &impl ReadableTable<&'static str, &'static [u8]>,
     name: &Name,
-) -> Result<Option<Stream>, Fail> {
+) -> Result<Option<StreamRow>, Fail> {
     let Some(value) = streams.get(name.as_str())? else {
         return Ok(None);
     };
-    let stream = Stream::decode(name.as_str(), value.value());
+    let stream = StreamRow::decode(name.as_str(), value.value());
     let damaged = || Fail::Damaged(format!("the entry of stream {name}"));
     stream.ok_or_else(damaged).map(Some)
 }
@@ -60,6 +61,7 @@ impl<T: ReadableTable<BatchKey, &'static [u8]>> Log<'_, T> {
         self.head(key.value(), value.value()).map(Some)
     }
 
+    /// The newest batch, whose end is the next offset.
     pub(super) fn newest(&self) -> Result<Option<Head>, Fail> {
         self.last_until(u64::MAX)
     }
@@ -87,6 +89,8 @@ impl<T: ReadableTable<BatchKey, &'static [u8]>> Log<'_, T> {
         Ok((first < bounds.end).then_some(first))
     }
 
+    /// The batches from the one that has the offset `from` on, until they reach `max_bytes`; an error
+    /// if one within the bounds is missing.
     pub(super) fn read(
         &self,
         bounds: &Range<u64>,
@@ -113,6 +117,7 @@ impl<T: ReadableTable<BatchKey, &'static [u8]>> Log<'_, T> {
             }
             let records = head.messages(key, value);
             let records = records.ok_or_else(|| self.damaged(head.base))?;
+            debug_assert_eq!(records.len(), head.count, "a head tells how many follow");
             next = head.end();
             bytes += records.size();
             batches.push(StoredBatch {
@@ -147,6 +152,7 @@ impl<T: ReadableTable<BatchKey, &'static [u8]>> Log<'_, T> {
     }
 }
 
+/// The row of a group, if it is there.
 pub(super) fn group(
     groups: &impl ReadableTable<(u64, &'static str), &'static [u8]>,
     key: u64,

@@ -1,4 +1,12 @@
 //! The embedded storage: one file, one process.
+//!
+//! It is a tower, of which each floor knows those below it:
+//!
+//! - what is in the file (`checksum`, `tables`), where it is (`place`), whose it is (`database`), and how
+//!   it is made, looked over, repaired and opened (`create`, `audit`, `repair`, `open`);
+//! - the file while it is open (`file`), and what the writer knows of it (`cache`);
+//! - what is done in it: `log` and `read`, `transaction` and `write`, `delete` and `sweep`;
+//! - the writer: `request`, `commit`, `write_queue`, `writer`.
 
 use std::fmt;
 use std::ops::Range;
@@ -14,35 +22,44 @@ use super::{
     Append, Appended, Claim, Fetched, Group, GroupState, Id, Lease, Name, Notification, Partition,
     Progress, Read, Reset, Start, Storage, StreamSettings, Verdicts,
 };
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::runtime;
-use core::{Core, Done};
-pub use open::RedbOptions;
+use error::Answer;
+use file::StorageFile;
+pub use options::RedbOptions;
+use pool::on_pool;
 use read::Snapshot;
 pub(crate) use url::check_url;
+use writer::Writer;
 
 mod audit;
 mod cache;
+mod checksum;
 mod commit;
-mod core;
 mod create;
+mod database;
+mod delete;
 mod error;
 #[cfg(test)]
 mod faults;
+mod file;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 mod log;
-mod once;
 mod open;
+mod options;
 mod place;
-mod queue;
+mod pool;
 mod read;
-mod sum;
+mod repair;
+mod request;
 mod sweep;
 mod tables;
 mod transaction;
 mod url;
 mod write;
+mod write_queue;
+mod writer;
 
 /// A storage in one file, of which one process has hold at a time.
 ///
@@ -51,13 +68,14 @@ mod write;
 /// After an error of the disk the file is opened anew.
 ///
 /// Each commit looks whether the file still has a name, and whether its path still leads to it. If it
-/// was deleted or replaced, writes fail as [`Data`](ErrorKind::Data); what the file holds can be read
+/// was deleted or replaced, writes fail as [`Data`](crate::ErrorKind::Data); what the file holds can be read
 /// until it is closed. What cannot be seen is that something else wrote into the file.
 ///
 /// Dropping the storage closes the file, once what is under way is done; that may wait for the
 /// disk. [`close`](Storage::close) does so without blocking, and tells of errors.
 pub struct RedbStorage {
-    core: Arc<Core>,
+    file: Arc<StorageFile>,
+    writer: Arc<Writer>,
 }
 
 impl RedbStorage {
@@ -65,62 +83,43 @@ impl RedbStorage {
     ///
     /// # Errors
     ///
-    /// - [`Unavailable`](ErrorKind::Unavailable) if it is open already, in this process or in
+    /// - [`Unavailable`](crate::ErrorKind::Unavailable) if it is open already, in this process or in
     ///   another, or cannot be read or written;
-    /// - [`Data`](ErrorKind::Data) if it is damaged, or not a file of this crate; it is left as it
+    /// - [`Data`](crate::ErrorKind::Data) if it is damaged, or not a file of this crate; it is left as it
     ///   is;
-    /// - [`Unsupported`](ErrorKind::Unsupported) if its format is of another version;
-    /// - [`Invalid`](ErrorKind::Invalid) if the path is a directory or a device, in a directory that
+    /// - [`Unsupported`](crate::ErrorKind::Unsupported) if its format is of another version;
+    /// - [`Invalid`](crate::ErrorKind::Invalid) if the path is a directory or a device, in a directory that
     ///   is not there, or a symbolic link that leads to nothing; and outside of a tokio runtime with
     ///   time enabled.
     pub async fn open(path: impl AsRef<Path>, options: RedbOptions) -> Result<Self> {
         let (path, clock) = (path.as_ref().to_owned(), options.clock.clone());
-        let opening = Box::pin(on_pool(move || Core::open(path, options)));
-        let core = runtime::opening(&*clock, opening).await?;
-        Ok(Self {
-            core: Arc::new(core),
-        })
+        let opening = Box::pin(on_pool(move || StorageFile::open(path, options)));
+        let file = Arc::new(runtime::opening(&*clock, opening).await?);
+        let writer = Arc::new(Writer::new(file.clone()));
+        Ok(Self { file, writer })
     }
 
     /// Reads from a snapshot, on the blocking pool.
     fn snapshot<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Snapshot) -> Done<T> + Send + 'static,
+        work: impl FnOnce(&Snapshot) -> Answer<T> + Send + 'static,
     ) -> BoxFuture<'_, Result<T>> {
-        let core = self.core.clone();
+        let file = self.file.clone();
         let work = move |txn: &ReadTransaction| work(&Snapshot::new(txn)?);
-        Box::pin(async move { on_pool(move || core.snapshot(work)).await })
-    }
-}
-
-async fn on_pool<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    let runtime = queue::runtime()?;
-    match runtime.spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(ended) if ended.is_cancelled() => Err(Error::new(
-            ErrorKind::Closed,
-            "the tokio runtime that the storage was called on has ended: call it on one that goes on",
-        )),
-        Err(panicked) => Err(Error::new(
-            ErrorKind::Internal,
-            "reading a redb storage panicked: a defect, which should be reported",
-        )
-        .with_source(panicked)),
+        Box::pin(async move { on_pool(move || file.snapshot(work)).await })
     }
 }
 
 impl Drop for RedbStorage {
     fn drop(&mut self) {
-        self.core.abandon();
+        self.writer.abandon();
     }
 }
 
 impl fmt::Debug for RedbStorage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedbStorage")
-            .field("path", &self.core.path)
+            .field("path", &self.file.path)
             .finish_non_exhaustive()
     }
 }
@@ -134,7 +133,7 @@ impl Storage for RedbStorage {
         let stream = stream.clone();
         Box::pin(async move {
             let write = self
-                .core
+                .writer
                 .write(None, move |txn| txn.create_stream(&stream, partitions));
             write.await
         })
@@ -143,7 +142,7 @@ impl Storage for RedbStorage {
     fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<Appended>> {
         Box::pin(async move {
             let write = self
-                .core
+                .writer
                 .write(Some(append.id), move |txn| txn.append(&append));
             write.await
         })
@@ -154,7 +153,7 @@ impl Storage for RedbStorage {
     }
 
     fn settle<'a>(&'a self, id: Id, _: &'a [Partition]) -> BoxFuture<'a, Result<Option<Vec<u64>>>> {
-        Box::pin(async move { self.core.write(None, move |txn| txn.settle(id)).await })
+        Box::pin(async move { self.writer.write(None, move |txn| txn.settle(id)).await })
     }
 
     fn read(&self, read: Read) -> BoxFuture<'_, Result<Fetched>> {
@@ -170,7 +169,7 @@ impl Storage for RedbStorage {
         let group = group.clone();
         Box::pin(async move {
             let write = self
-                .core
+                .writer
                 .write(None, move |txn| txn.create_group(&group, start));
             write.await
         })
@@ -180,12 +179,12 @@ impl Storage for RedbStorage {
         &'a self,
         groups: &'a [Group],
     ) -> BoxFuture<'a, Result<Vec<Option<GroupState>>>> {
-        let (groups, boot) = (groups.to_vec(), self.core.boot);
-        self.snapshot(move |snapshot| snapshot.observe(&groups, boot))
+        let (groups, open_count) = (groups.to_vec(), self.file.open_count);
+        self.snapshot(move |snapshot| snapshot.observe(&groups, open_count))
     }
 
     fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<GroupState>> {
-        Box::pin(async move { self.core.write(None, move |txn| txn.claim(&claim)).await })
+        Box::pin(async move { self.writer.write(None, move |txn| txn.claim(&claim)).await })
     }
 
     fn commit<'a>(
@@ -196,7 +195,7 @@ impl Storage for RedbStorage {
         let (lease, verdicts) = (lease.clone(), verdicts.clone());
         Box::pin(async move {
             let write = self
-                .core
+                .writer
                 .write(None, move |txn| txn.commit(&lease, &verdicts));
             write.await
         })
@@ -204,7 +203,11 @@ impl Storage for RedbStorage {
 
     fn release<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<()>> {
         let lease = lease.clone();
-        Box::pin(async move { self.core.write(None, move |txn| txn.release(&lease)).await })
+        Box::pin(async move {
+            self.writer
+                .write(None, move |txn| txn.release(&lease))
+                .await
+        })
     }
 
     fn groups<'a>(&'a self, stream: Option<&'a Name>) -> BoxFuture<'a, Result<Vec<Group>>> {
@@ -213,21 +216,21 @@ impl Storage for RedbStorage {
     }
 
     fn reset(&self, reset: Reset) -> BoxFuture<'_, Result<GroupState>> {
-        Box::pin(async move { self.core.write(None, move |txn| txn.reset(&reset)).await })
+        Box::pin(async move { self.writer.write(None, move |txn| txn.reset(&reset)).await })
     }
 
     fn trim<'a>(&'a self, partition: &'a Partition, before: u64) -> BoxFuture<'a, Result<u64>> {
         let partition = partition.clone();
         Box::pin(async move {
             let write = self
-                .core
+                .writer
                 .write(None, move |txn| txn.trim(&partition, before));
             write.await
         })
     }
 
     fn notifications(&self) -> BoxStream<'static, Notification> {
-        self.core.notifier.subscribe()
+        self.writer.notifier.subscribe()
     }
 
     fn poll_interval(&self) -> Option<Duration> {
@@ -235,7 +238,7 @@ impl Storage for RedbStorage {
     }
 
     fn close(&self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(self.core.shut())
+        Box::pin(self.writer.close())
     }
 }
 

@@ -23,23 +23,27 @@ pub(super) fn absolute(path: &Path) -> Result<PathBuf> {
     })
 }
 
-/// What is at a path.
-pub(super) enum Found {
+/// What a path leads to, where a storage can be.
+pub(super) enum AtPath {
+    /// A file with something in it.
     File,
+    /// A file that is still to be made a storage.
     EmptyFile,
+    /// Nothing, where a file can be made.
     Nothing,
 }
 
-/// Looks before anything is opened or written.
-pub(super) fn look(path: &Path) -> Result<Found> {
+/// Says what the path leads to, before anything is opened or written; an error if no storage can be
+/// there.
+pub(super) fn inspect(path: &Path) -> Result<AtPath> {
     let invalid = |what: &str| Err(Error::invalid(format!("{} {what}", path.display())));
     match fs::metadata(path) {
         Ok(file) if file.is_dir() => invalid("is a directory: give the path of a file in it"),
         Ok(file) if !file.is_file() => {
             invalid("is a device, a pipe or a socket: give the path of a file")
         }
-        Ok(file) if file.len() == 0 => Ok(Found::EmptyFile),
-        Ok(_) => Ok(Found::File),
+        Ok(file) if file.len() == 0 => Ok(AtPath::EmptyFile),
+        Ok(_) => Ok(AtPath::File),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             Err(Fail::from(redb::Error::Io(error)).explain(path))
         }
@@ -51,7 +55,7 @@ pub(super) fn look(path: &Path) -> Result<Found> {
                 target.display()
             ))
             .with_source(error)),
-            Err(_) if error.kind() == io::ErrorKind::NotFound => Ok(Found::Nothing),
+            Err(_) if error.kind() == io::ErrorKind::NotFound => Ok(AtPath::Nothing),
             Err(_) if error.kind() == io::ErrorKind::InvalidInput => {
                 invalid(&format!("is not the path of a file: {error}"))
             }
@@ -63,8 +67,9 @@ pub(super) fn look(path: &Path) -> Result<Found> {
 /// The open file, as the system knows it, beside the path that led to it.
 pub(super) struct Place {
     path: PathBuf,
-    /// A second handle of the open file. It shares its locks, so it goes before the first one.
+    /// A second handle of the open file. It shares the locks of the first one, so it is closed before.
     file: File,
+    /// The id of the open file, whatever the path leads to now.
     pub(super) id: FileId,
 }
 
@@ -73,10 +78,11 @@ pub(super) struct Place {
 pub(super) struct FileId(Option<(u64, u64)>);
 
 impl Place {
+    /// The place of a file that was opened by this path.
     pub(super) fn of(path: &Path, file: &File) -> io::Result<Self> {
         Ok(Self {
             path: path.to_owned(),
-            id: Seen::of(file)?.id,
+            id: FileStatus::of(file)?.id,
             file: file.try_clone()?,
         })
     }
@@ -85,7 +91,7 @@ impl Place {
     /// one in its place. Two calls of the system, which is little beside a commit. Whether it was
     /// merely moved away, or the path is hidden from this process, cannot be told: then all is well.
     pub(super) fn check(&self) -> Result<(), Fail> {
-        if Seen::of(&self.file).is_ok_and(|file| file.has_no_name) {
+        if FileStatus::of(&self.file).is_ok_and(|file| file.has_no_name) {
             return Err(Fail::Gone(Gone::Deleted));
         }
         match FileId::at(&self.path).is_some_and(|found| found != self.id) {
@@ -96,23 +102,23 @@ impl Place {
 }
 
 impl FileId {
-    /// Of the file that the path leads to now, if it leads to one.
+    /// The id of the file that the path leads to now, if it leads to one.
     pub(super) fn at(path: &Path) -> Option<Self> {
-        Seen::at(path).ok().map(|file| file.id)
+        FileStatus::at(path).ok().map(|file| file.id)
     }
 }
 
-/// What the system says of a file.
-struct Seen {
+/// What the system says of a file, as far as anybody asks.
+struct FileStatus {
     id: FileId,
-    /// A deleted file lives on as long as it is open, and no longer.
+    /// It was deleted: such a file lives on as long as it is open, and no longer.
     has_no_name: bool,
 }
 
-/// Asks for nothing else: Linux from 6.13 on has to note the time of a write with it, which takes as long
-/// as a third of a small commit, where somebody has asked for the times since the last one.
+/// How Linux is asked. Not for any time: from 6.13 on it has to note the time of a write, where somebody
+/// has asked for the times since the last one, and that takes as long as a third of a small commit.
 #[cfg(target_os = "linux")]
-impl Seen {
+impl FileStatus {
     fn of(file: &File) -> io::Result<Self> {
         match Self::ask(file, Path::new(""), AtFlags::EMPTY_PATH) {
             Err(Errno::NOSYS) => file.metadata().map(Self::from),
@@ -138,7 +144,7 @@ impl Seen {
 }
 
 #[cfg(unix)]
-impl From<fs::Metadata> for Seen {
+impl From<fs::Metadata> for FileStatus {
     fn from(file: fs::Metadata) -> Self {
         use std::os::unix::fs::MetadataExt;
 
@@ -150,7 +156,7 @@ impl From<fs::Metadata> for Seen {
 }
 
 #[cfg(not(target_os = "linux"))]
-impl Seen {
+impl FileStatus {
     fn of(file: &File) -> io::Result<Self> {
         file.metadata().map(Self::from)
     }
@@ -160,9 +166,9 @@ impl Seen {
     }
 }
 
-/// An open file cannot be deleted.
+/// Where an open file cannot be deleted, there is nothing to tell.
 #[cfg(not(unix))]
-impl From<fs::Metadata> for Seen {
+impl From<fs::Metadata> for FileStatus {
     fn from(_: fs::Metadata) -> Self {
         Self {
             id: FileId(None),

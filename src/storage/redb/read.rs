@@ -4,8 +4,7 @@ use std::ops::Range;
 
 use ::redb::{ReadOnlyTable, ReadTransaction, ReadableTable};
 
-use super::core::Done;
-use super::error::Fail;
+use super::error::{Answer, Fail};
 use super::log::{self, Log};
 use super::tables::{BATCHES, BatchKey, GROUPS, GroupRow, STARTS, STREAMS};
 use crate::error::Error;
@@ -13,7 +12,8 @@ use crate::storage::{Fetched, Group, GroupState, Name, Partition, Read};
 
 type Batches = ReadOnlyTable<BatchKey, &'static [u8]>;
 
-/// The tables are opened once, whatever is asked for: some calls name 10,000 partitions.
+/// A snapshot of the file. Its tables are opened once, whatever is asked for: some calls name 10,000
+/// partitions.
 pub(super) struct Snapshot {
     streams: ReadOnlyTable<&'static str, &'static [u8]>,
     batches: Batches,
@@ -22,6 +22,7 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
+    /// A snapshot of what this transaction sees.
     pub(super) fn new(txn: &ReadTransaction) -> Result<Self, Fail> {
         Ok(Self {
             streams: txn.open_table(STREAMS)?,
@@ -31,7 +32,8 @@ impl Snapshot {
         })
     }
 
-    pub(super) fn read(&self, read: &Read) -> Done<Fetched> {
+    /// Batches of a log, and how the group that is named stands.
+    pub(super) fn read(&self, read: &Read) -> Answer<Fetched> {
         let Some(log) = self.log(&read.partition)? else {
             return self.missing(&read.partition);
         };
@@ -47,7 +49,8 @@ impl Snapshot {
         }))
     }
 
-    pub(super) fn all_bounds(&self, partitions: &[Partition]) -> Done<Vec<Range<u64>>> {
+    /// Where each of these logs starts and ends.
+    pub(super) fn all_bounds(&self, partitions: &[Partition]) -> Answer<Vec<Range<u64>>> {
         let mut bounds = Vec::with_capacity(partitions.len());
         for partition in partitions {
             match self.log(partition)? {
@@ -58,7 +61,12 @@ impl Snapshot {
         Ok(Ok(bounds))
     }
 
-    pub(super) fn observe(&self, groups: &[Group], boot: u64) -> Done<Vec<Option<GroupState>>> {
+    /// How these groups stand at this open count; `None` for one that is not there.
+    pub(super) fn observe(
+        &self,
+        groups: &[Group],
+        open_count: u64,
+    ) -> Answer<Vec<Option<GroupState>>> {
         let states = groups.iter().map(|group| {
             let Some(log) = self.log(&group.partition)? else {
                 return Ok(None);
@@ -66,13 +74,14 @@ impl Snapshot {
             let Some(row) = self.group(log.key, &group.name)? else {
                 return Ok(None);
             };
-            let liveness = row.liveness(boot);
+            let liveness = row.liveness(open_count);
             Ok(Some(row.group.state(liveness, self.bounds(&log)?)))
         });
         states.collect::<Result<_, Fail>>().map(Ok)
     }
 
-    pub(super) fn groups(&self, stream: Option<&Name>) -> Done<Vec<Group>> {
+    /// The groups of this stream, or of all, in the order of their names.
+    pub(super) fn groups(&self, stream: Option<&Name>) -> Answer<Vec<Group>> {
         let mut found = Vec::new();
         let names = match stream {
             Some(stream) => self.streams.range(stream.as_str()..=stream.as_str())?,
@@ -100,7 +109,7 @@ impl Snapshot {
         Ok(Ok(found))
     }
 
-    fn missing<T>(&self, partition: &Partition) -> Done<T> {
+    fn missing<T>(&self, partition: &Partition) -> Answer<T> {
         log::missing(&self.streams, partition).map(Err)
     }
 

@@ -3,11 +3,11 @@
 use ::redb::TableDefinition;
 use bytes::{Buf, BufMut, Bytes};
 
-use super::sum::{checksum, mix, seal, unseal};
+use super::checksum::{checksum, mix, verify, with_checksum};
 use crate::storage::group::StoredGroup;
 use crate::storage::{Id, Liveness, Progress, Ranges, Records};
 
-/// Says whose file it is: `MAGIC`, the format, the boot, and the id of the next stream.
+/// Says whose file it is: `MAGIC`, the format, the open count, and the id of the next stream.
 pub(super) const META: TableDefinition<'static, &str, u64> = TableDefinition::new("flowstream");
 /// The id of a stream, and the number of its partitions.
 pub(super) const STREAMS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("streams");
@@ -27,36 +27,43 @@ pub(super) const APPENDS: TableDefinition<'static, u64, &[u8]> = TableDefinition
 /// The last ids that were refused, in order.
 pub(super) const REFUSED: TableDefinition<'static, u64, u128> = TableDefinition::new("refused");
 
+/// In [`META`]: the file is one of this crate.
 pub(super) const MAGIC: (&str, u64) = ("magic", u64::from_be_bytes(*b"flowstrm"));
+/// In [`META`]: the format that this version reads and writes.
 pub(super) const FORMAT: (&str, u64) = ("format", 1);
-pub(super) const BOOT: &str = "boot";
+/// In [`META`]: how often the file was opened.
+pub(super) const OPEN_COUNT: &str = "boot";
+/// In [`META`]: the id of the next stream.
 pub(super) const NEXT_STREAM: &str = "next_stream";
 
 /// The key of a partition, and the base offset.
 pub(super) type BatchKey = (u64, u64);
 
+/// The row of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stream {
+pub(super) struct StreamRow {
     pub(super) id: u32,
     pub(super) partitions: u32,
 }
 
-impl Stream {
-    /// The key of one of its partitions, if it has so many.
+impl StreamRow {
+    /// The key of one of its partitions, if it has so many. Those of a stream follow on each other.
     pub(super) fn partition(self, index: u32) -> Option<u64> {
         let key = u64::from(self.id) << 32 | u64::from(index);
         (index < self.partitions).then_some(key)
     }
 
+    /// The value under this name.
     pub(super) fn encode(self, name: &str) -> Vec<u8> {
-        seal(checksum(0, name.as_bytes()), |out| {
+        with_checksum(checksum(0, name.as_bytes()), |out| {
             out.put_u32_le(self.id);
             out.put_u32_le(self.partitions);
         })
     }
 
+    /// The row under this name; `None` if it is damaged.
     pub(super) fn decode(name: &str, value: &[u8]) -> Option<Self> {
-        let mut value = unseal(checksum(0, name.as_bytes()), value)?;
+        let mut value = verify(checksum(0, name.as_bytes()), value)?;
         let id = value.try_get_u32_le().ok()?;
         let partitions = value.try_get_u32_le().ok()?;
         value.is_empty().then_some(Self { id, partitions })
@@ -69,41 +76,45 @@ impl Stream {
 pub(super) struct Head {
     pub(super) base: u64,
     pub(super) count: u32,
-    /// Microseconds.
+    /// In microseconds since the epoch.
     pub(super) appended_at: i64,
     /// Its messages were trimmed away.
     pub(super) is_emptied: bool,
-    messages_sum: u64,
+    messages_checksum: u64,
 }
 
 impl Head {
+    /// How many bytes it takes: the checksum, and the fields.
     pub(super) const LEN: usize = size_of::<u64>() + Self::FIELDS;
     const FIELDS: usize = 1 + size_of::<u32>() + 2 * size_of::<u64>();
 
+    /// The offset behind its last message.
     pub(super) fn end(&self) -> u64 {
         self.base + u64::from(self.count)
     }
 
+    /// The head of the batch with this key and value; `None` if it is damaged.
     pub(super) fn decode(key: BatchKey, value: &[u8]) -> Option<Self> {
-        let mut fields = unseal(key_sum(key), value.get(..Self::LEN)?)?;
+        let mut fields = verify(seed_of(key), value.get(..Self::LEN)?)?;
         let flags = fields.get_u8();
         let count = fields.get_u32_le();
         let appended_at = fields.get_i64_le();
-        let messages_sum = fields.get_u64_le();
+        let messages_checksum = fields.get_u64_le();
         key.1.checked_add(u64::from(count))?;
         (flags & !EMPTIED == 0).then_some(Self {
             base: key.1,
             count,
             appended_at,
             is_emptied: flags == EMPTIED,
-            messages_sum,
+            messages_checksum,
         })
     }
 
-    /// The messages that stand behind this head, in one copy.
+    /// The messages that stand behind this head, in one copy; `None` if they are damaged.
     pub(super) fn messages(&self, key: BatchKey, value: &[u8]) -> Option<Records> {
+        debug_assert_eq!(self.base, key.1, "the head is the one of this batch");
         let encoded = value.get(Self::LEN..)?;
-        if checksum(key_sum(key), encoded) != self.messages_sum {
+        if checksum(seed_of(key), encoded) != self.messages_checksum {
             return None;
         }
         let records = Records::decode(&Bytes::copy_from_slice(encoded)).ok()?;
@@ -111,13 +122,17 @@ impl Head {
     }
 }
 
+/// The flag of a head whose messages were trimmed away.
 const EMPTIED: u8 = 1;
 
+/// Writes a batch, head and messages, to where it is to stand.
 pub(super) fn encode_batch(key: BatchKey, appended_at: i64, records: &Records, out: &mut [u8]) {
+    debug_assert_eq!(out.len(), Head::LEN + records.encoded_len());
+    debug_assert!(records.len() > 0, "a batch has a message");
     let (head, messages) = out.split_at_mut(Head::LEN);
     records.encode(messages);
-    let sum = checksum(key_sum(key), messages);
-    head.copy_from_slice(&encode_head(key, 0, records.len(), appended_at, sum));
+    let checksum = checksum(seed_of(key), messages);
+    head.copy_from_slice(&encode_head(key, 0, records.len(), appended_at, checksum));
 }
 
 /// The batch without its messages.
@@ -125,38 +140,48 @@ pub(super) fn emptied(key: BatchKey, head: &Head) -> Vec<u8> {
     encode_head(key, EMPTIED, head.count, head.appended_at, 0)
 }
 
-fn encode_head(key: BatchKey, flags: u8, count: u32, appended_at: i64, sum: u64) -> Vec<u8> {
-    seal(key_sum(key), |out| {
+fn encode_head(
+    key: BatchKey,
+    flags: u8,
+    count: u32,
+    appended_at: i64,
+    messages_checksum: u64,
+) -> Vec<u8> {
+    let head = with_checksum(seed_of(key), |out| {
         out.put_u8(flags);
         out.put_u32_le(count);
         out.put_i64_le(appended_at);
-        out.put_u64_le(sum);
-    })
+        out.put_u64_le(messages_checksum);
+    });
+    debug_assert_eq!(head.len(), Head::LEN, "it can be read without the messages");
+    head
 }
 
-/// A group, and the boot in which its owner was last heard of. The file is locked by one process,
-/// so an owner of an earlier boot is dead.
+/// The row of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct GroupRow {
     pub(super) group: StoredGroup,
-    pub(super) boot: u64,
+    /// The open count at the last write of its owner.
+    pub(super) open_count: u64,
 }
 
 impl GroupRow {
-    /// The file is locked for one process: an owner from an earlier open is certainly gone.
-    pub(super) fn liveness(&self, boot: u64) -> Liveness {
+    /// What is known of the owner at this open count. The file is locked for one process, so an
+    /// owner from an earlier open is certainly gone.
+    pub(super) fn liveness(&self, open_count: u64) -> Liveness {
         match self.group.owner {
-            Some(_) if self.boot != boot => Liveness::Dead,
+            Some(_) if self.open_count != open_count => Liveness::Dead,
             _ => Liveness::Unknown,
         }
     }
 
+    /// The value under this key.
     pub(super) fn encode(&self, key: (u64, &str)) -> Vec<u8> {
         let group = &self.group;
-        seal(checksum(key.0, key.1.as_bytes()), |out| {
+        with_checksum(checksum(key.0, key.1.as_bytes()), |out| {
             out.put_u8(u8::from(group.owner.is_some()));
             out.put_u128_le(group.owner.map_or(0, |owner| owner.0));
-            out.put_u64_le(self.boot);
+            out.put_u64_le(self.open_count);
             out.put_u64_le(group.epoch);
             out.put_u64_le(group.generation);
             out.put_u64_le(group.progress.position());
@@ -172,11 +197,12 @@ impl GroupRow {
         })
     }
 
+    /// The row under this key; `None` if it is damaged.
     pub(super) fn decode(key: (u64, &str), value: &[u8]) -> Option<Self> {
-        let mut value = unseal(checksum(key.0, key.1.as_bytes()), value)?;
+        let mut value = verify(checksum(key.0, key.1.as_bytes()), value)?;
         let has_owner = value.try_get_u8().ok()? != 0;
         let owner = Id(value.try_get_u128_le().ok()?);
-        let boot = value.try_get_u64_le().ok()?;
+        let open_count = value.try_get_u64_le().ok()?;
         let epoch = value.try_get_u64_le().ok()?;
         let generation = value.try_get_u64_le().ok()?;
         let mut progress = Progress::at(value.try_get_u64_le().ok()?);
@@ -198,25 +224,27 @@ impl GroupRow {
             progress,
             attempts,
         };
-        Some(Self { group, boot })
+        Some(Self { group, open_count })
     }
 }
 
-/// Where a row of an append went.
+/// Where a row of an append went: its partition, and the offsets that it got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct AppendedRow {
+pub(super) struct RowOffsets {
     pub(super) partition: u64,
     pub(super) base: u64,
     pub(super) count: u32,
 }
 
-impl AppendedRow {
+impl RowOffsets {
+    /// The offset behind its last message.
     pub(super) fn end(&self) -> u64 {
         self.base.saturating_add(u64::from(self.count))
     }
 }
 
-pub(super) fn encode_append(id: Id, rows: &[AppendedRow]) -> Vec<u8> {
+/// The value in [`APPENDS`] of an append with this id.
+pub(super) fn encode_append(id: Id, rows: &[RowOffsets]) -> Vec<u8> {
     let mut out = Vec::with_capacity(size_of::<Id>() + size_of_val(rows));
     out.put_u128_le(id.0);
     for row in rows {
@@ -227,11 +255,12 @@ pub(super) fn encode_append(id: Id, rows: &[AppendedRow]) -> Vec<u8> {
     out
 }
 
-pub(super) fn decode_append(mut value: &[u8]) -> Option<(Id, Vec<AppendedRow>)> {
+/// The id of an append, and where its rows went; `None` if the value is damaged.
+pub(super) fn decode_append(mut value: &[u8]) -> Option<(Id, Vec<RowOffsets>)> {
     let id = Id(value.try_get_u128_le().ok()?);
     let mut rows = Vec::new();
     while !value.is_empty() {
-        rows.push(AppendedRow {
+        rows.push(RowOffsets {
             partition: value.try_get_u64_le().ok()?,
             base: value.try_get_u64_le().ok()?,
             count: value.try_get_u32_le().ok()?,
@@ -240,12 +269,14 @@ pub(super) fn decode_append(mut value: &[u8]) -> Option<(Id, Vec<AppendedRow>)> 
     Some((id, rows))
 }
 
-fn key_sum((partition, base): BatchKey) -> u64 {
+/// Begins the checksums of a batch, so that it is damaged under any other key.
+fn seed_of((partition, base): BatchKey) -> u64 {
     mix(partition, base)
 }
 
 #[cfg(test)]
 mod tests {
+    use ::redb::TableHandle;
     use proptest::prelude::*;
 
     use super::*;
@@ -262,7 +293,7 @@ mod tests {
                 progress,
                 attempts: vec![(8, 2)],
             },
-            boot: 6,
+            open_count: 6,
         }
     }
 
@@ -281,12 +312,12 @@ mod tests {
 
     #[test]
     fn what_goes_in_comes_out() {
-        let stream = Stream {
+        let stream = StreamRow {
             id: 3,
             partitions: 9,
         };
         assert_eq!(
-            Stream::decode("orders", &stream.encode("orders")),
+            StreamRow::decode("orders", &stream.encode("orders")),
             Some(stream)
         );
         assert_eq!(
@@ -304,7 +335,7 @@ mod tests {
             (head.end(), head.appended_at, head.is_emptied),
             (13, -5, true)
         );
-        let row = AppendedRow {
+        let row = RowOffsets {
             partition: 1,
             base: 2,
             count: 3,
@@ -313,15 +344,38 @@ mod tests {
         assert_eq!(decode_append(&append), Some((Id(8), vec![row, row])));
     }
 
+    /// A file has to be read by every version that knows its format.
+    #[test]
+    fn the_bytes_of_the_format_stay() {
+        let hex = |bytes: &[u8]| -> String { bytes.iter().map(|b| format!("{b:02x}")).collect() };
+        let bytes: Vec<u8> = (0..100).collect();
+        assert_eq!(checksum(7, &bytes), 0x1191_8f06_7f15_223b);
+        let stream = StreamRow {
+            id: 3,
+            partitions: 9,
+        };
+        let expected = "d9342bc45855ca420300000009000000";
+        assert_eq!(hex(&stream.encode("orders")), expected);
+        let expected = "a6455d970c18bc7301050000000000000000000000000000000600000000000000\
+                        030000000000000028000000000000000700000000000000010000000900000000\
+                        0000000c00000000000000080000000000000002000000";
+        assert_eq!(hex(&row().encode((1, "g"))), expected);
+        let head = Head::decode((1, 10), &batch((1, 10))).unwrap();
+        let expected = "c6dd8ccf03d479d90103000000fbffffffffffffff0000000000000000";
+        assert_eq!(hex(&emptied((1, 10), &head)), expected);
+        let names = [META.name(), BATCHES.name(), MAGIC.0, FORMAT.0, OPEN_COUNT];
+        assert_eq!(names, ["flowstream", "batches", "magic", "format", "boot"]);
+    }
+
     #[test]
     fn a_value_under_another_key_is_damaged() {
         assert!(read((1, 11), &batch((1, 10))).is_none());
         assert!(GroupRow::decode((1, "h"), &row().encode((1, "g"))).is_none());
-        let stream = Stream {
+        let stream = StreamRow {
             id: 3,
             partitions: 9,
         };
-        assert!(Stream::decode("order", &stream.encode("orders")).is_none());
+        assert!(StreamRow::decode("order", &stream.encode("orders")).is_none());
     }
 
     proptest! {

@@ -4,62 +4,67 @@ use std::ops::Range;
 
 use ::redb::{Key, ReadableTable, Table, TableDefinition, Value, WriteTransaction};
 
-use super::cache::{Cache, End};
-use super::core::Done;
-use super::error::Fail;
+use super::cache::{LogEnd, WriterCache};
+use super::delete::DeleteBudget;
+use super::error::{Answer, Fail};
 use super::log::{self, Log};
-use super::sweep::Room;
 use super::tables::{
-    APPENDS, BATCHES, BatchKey, GROUPS, GroupRow, META, REFUSED, STARTS, STREAMS, SWEEPS, Stream,
+    APPENDS, BATCHES, BatchKey, GROUPS, GroupRow, META, REFUSED, STARTS, STREAMS, SWEEPS, StreamRow,
 };
 use crate::storage::{Lease, Name, Notification, Partition};
 
+/// A transaction that writes: the tables, what the writer knows of the file, and what is to follow on
+/// the commit.
 pub(super) struct Transaction<'a> {
-    pub(super) streams: Lazy<'a, &'static str, &'static [u8]>,
-    pub(super) batches: Lazy<'a, BatchKey, &'static [u8]>,
-    pub(super) starts: Lazy<'a, u64, u64>,
-    pub(super) sweeps: Lazy<'a, u64, ()>,
-    pub(super) groups: Lazy<'a, (u64, &'static str), &'static [u8]>,
-    pub(super) appends: Lazy<'a, u64, &'static [u8]>,
-    pub(super) refused: Lazy<'a, u64, u128>,
-    pub(super) meta: Lazy<'a, &'static str, u64>,
-    pub(super) cache: &'a mut Cache,
-    pub(super) boot: u64,
+    pub(super) streams: LazyTable<'a, &'static str, &'static [u8]>,
+    pub(super) batches: LazyTable<'a, BatchKey, &'static [u8]>,
+    pub(super) starts: LazyTable<'a, u64, u64>,
+    pub(super) sweeps: LazyTable<'a, u64, ()>,
+    pub(super) groups: LazyTable<'a, (u64, &'static str), &'static [u8]>,
+    pub(super) appends: LazyTable<'a, u64, &'static [u8]>,
+    pub(super) refused: LazyTable<'a, u64, u128>,
+    pub(super) meta: LazyTable<'a, &'static str, u64>,
+    pub(super) cache: &'a mut WriterCache,
+    /// The open count of the file, and so of the owners that write now.
+    pub(super) open_count: u64,
+    /// The wall clock, in microseconds since the epoch.
     pub(super) now: i64,
-    /// For what it deletes.
-    pub(super) room: Room,
-    /// To send after the commit.
+    /// How much this transaction may still delete.
+    pub(super) delete_budget: DeleteBudget,
+    /// What subscribers are told after the commit.
     pub(super) notifications: Vec<Notification>,
     /// Whether there is anything to commit.
     pub(super) has_written: bool,
 }
 
 impl<'a> Transaction<'a> {
+    /// A transaction in which nothing was done yet.
     pub(super) fn new(
         txn: &'a WriteTransaction,
-        cache: &'a mut Cache,
-        boot: u64,
+        cache: &'a mut WriterCache,
+        open_count: u64,
         now: i64,
     ) -> Self {
         Self {
-            streams: Lazy::new(txn, STREAMS),
-            batches: Lazy::new(txn, BATCHES),
-            starts: Lazy::new(txn, STARTS),
-            sweeps: Lazy::new(txn, SWEEPS),
-            groups: Lazy::new(txn, GROUPS),
-            appends: Lazy::new(txn, APPENDS),
-            refused: Lazy::new(txn, REFUSED),
-            meta: Lazy::new(txn, META),
+            streams: LazyTable::new(txn, STREAMS),
+            batches: LazyTable::new(txn, BATCHES),
+            starts: LazyTable::new(txn, STARTS),
+            sweeps: LazyTable::new(txn, SWEEPS),
+            groups: LazyTable::new(txn, GROUPS),
+            appends: LazyTable::new(txn, APPENDS),
+            refused: LazyTable::new(txn, REFUSED),
+            meta: LazyTable::new(txn, META),
             cache,
-            boot,
+            open_count,
             now,
-            room: Room::new(),
+            delete_budget: DeleteBudget::new(),
             notifications: Vec::new(),
             has_written: false,
         }
     }
 
-    pub(super) fn stream(&mut self, name: &Name) -> Result<Option<Stream>, Fail> {
+    /// The row of a stream, if it is there.
+    pub(super) fn stream(&mut self, name: &Name) -> Result<Option<StreamRow>, Fail> {
         if let Some(stream) = self.cache.streams.get(name) {
             return Ok(Some(*stream));
         }
@@ -77,11 +82,12 @@ impl<'a> Transaction<'a> {
     }
 
     /// What is wrong with a partition that is not there.
-    pub(super) fn missing<T>(&mut self, partition: &Partition) -> Done<T> {
+    pub(super) fn missing<T>(&mut self, partition: &Partition) -> Answer<T> {
         log::missing(self.streams.get()?, partition).map(Err)
     }
 
-    pub(super) fn end(&mut self, key: u64, partition: &Partition) -> Result<End, Fail> {
+    /// Where the log of a partition ends.
+    pub(super) fn end(&mut self, key: u64, partition: &Partition) -> Result<LogEnd, Fail> {
         if let Some(end) = self.cache.ends.get(&key) {
             return Ok(*end);
         }
@@ -91,11 +97,11 @@ impl<'a> Transaction<'a> {
             partition,
         };
         let end = match log.newest()? {
-            Some(head) => End {
+            Some(head) => LogEnd {
                 next: head.end(),
                 appended_at: head.appended_at,
             },
-            None => End {
+            None => LogEnd {
                 next: 0,
                 appended_at: i64::MIN,
             },
@@ -104,6 +110,7 @@ impl<'a> Transaction<'a> {
         Ok(end)
     }
 
+    /// Where the log of a partition starts and ends.
     pub(super) fn bounds(&mut self, key: u64, partition: &Partition) -> Result<Range<u64>, Fail> {
         let start = self
             .starts
@@ -113,11 +120,12 @@ impl<'a> Transaction<'a> {
         Ok(start..self.end(key, partition)?.next)
     }
 
+    /// The row of a group, if it is there.
     pub(super) fn group(&mut self, key: u64, name: &Name) -> Result<Option<GroupRow>, Fail> {
         log::group(self.groups.get()?, key, name)
     }
 
-    /// The group, if the lease is still this one.
+    /// The key of the partition and the row of the group, if the lease is still this one.
     pub(super) fn held(&mut self, lease: &Lease) -> Result<Option<(u64, GroupRow)>, Fail> {
         let Some(key) = self.partition(&lease.group.partition)? else {
             return Ok(None);
@@ -127,7 +135,7 @@ impl<'a> Transaction<'a> {
         Ok(row.map(|row| (key, row)))
     }
 
-    /// Writes a group on behalf of its owner, who lives in this boot.
+    /// Writes a group on behalf of its owner, who lives at this open count.
     pub(super) fn put_group(
         &mut self,
         key: u64,
@@ -136,9 +144,17 @@ impl<'a> Transaction<'a> {
     ) -> Result<GroupRow, Fail> {
         self.has_written = true;
         let row = GroupRow {
-            boot: self.boot,
+            open_count: self.open_count,
             ..row
         };
+        debug_assert!(
+            row.group.attempts.is_sorted_by(|a, b| a.0 < b.0),
+            "one count a message"
+        );
+        debug_assert!(
+            row.group.owner.is_none() || row.group.epoch > 0,
+            "the first owner has the epoch 1"
+        );
         let key = (key, name.as_str());
         self.groups.get()?.insert(key, &row.encode(key)[..])?;
         Ok(row)
@@ -146,13 +162,13 @@ impl<'a> Transaction<'a> {
 }
 
 /// A table that is opened when it is first used.
-pub(super) struct Lazy<'a, K: Key + 'static, V: Value + 'static> {
+pub(super) struct LazyTable<'a, K: Key + 'static, V: Value + 'static> {
     txn: &'a WriteTransaction,
     definition: TableDefinition<'static, K, V>,
     table: Option<Table<'a, K, V>>,
 }
 
-impl<'a, K: Key + 'static, V: Value + 'static> Lazy<'a, K, V> {
+impl<'a, K: Key + 'static, V: Value + 'static> LazyTable<'a, K, V> {
     fn new(txn: &'a WriteTransaction, definition: TableDefinition<'static, K, V>) -> Self {
         Self {
             txn,
@@ -161,6 +177,7 @@ impl<'a, K: Key + 'static, V: Value + 'static> Lazy<'a, K, V> {
         }
     }
 
+    /// The table, which is opened now if it was not yet.
     pub(super) fn get(&mut self) -> Result<&mut Table<'a, K, V>, Fail> {
         let table = match self.table.take() {
             Some(table) => table,

@@ -2,12 +2,12 @@
 
 use ::redb::ReadableTable;
 
-use super::cache::End;
-use super::core::Done;
-use super::error::Fail;
+use super::cache::LogEnd;
+use super::delete::clear_log;
+use super::error::{Answer, Fail};
 use super::log::Log;
 use super::tables::{
-    AppendedRow, GroupRow, Head, NEXT_STREAM, Stream, encode_append, encode_batch,
+    GroupRow, Head, NEXT_STREAM, RowOffsets, StreamRow, encode_append, encode_batch,
 };
 use super::transaction::Transaction;
 use crate::clock::from_micros;
@@ -20,11 +20,12 @@ use crate::storage::{
 };
 
 impl Transaction<'_> {
+    /// Makes a stream unless it is there, and gives its settings.
     pub(super) fn create_stream(
         &mut self,
         name: &Name,
         wanted: Option<u32>,
-    ) -> Done<StreamSettings> {
+    ) -> Answer<StreamSettings> {
         if let Some(stream) = self.stream(name)? {
             return Ok(Ok(StreamSettings::new(stream.partitions)));
         }
@@ -37,14 +38,17 @@ impl Transaction<'_> {
         let next = meta.get(NEXT_STREAM)?.map_or(0, |next| next.value());
         let id = u32::try_from(next).map_err(|_| Fail::Damaged("the table flowstream".into()))?;
         meta.insert(NEXT_STREAM, next + 1)?;
-        let stream = Stream { id, partitions };
+        let stream = StreamRow { id, partitions };
         let value = stream.encode(name.as_str());
-        self.streams.get()?.insert(name.as_str(), &value[..])?;
+        let before = self.streams.get()?.insert(name.as_str(), &value[..])?;
+        debug_assert!(before.is_none(), "a stream is made once");
+        drop(before);
         self.cache.streams.insert(name.clone(), stream);
         Ok(Ok(StreamSettings::new(partitions)))
     }
 
-    pub(super) fn append(&mut self, append: &Append) -> Done<Appended> {
+    /// Appends rows to their logs, and writes the commits that go along.
+    pub(super) fn append(&mut self, append: &Append) -> Answer<Appended> {
         match self.cache.ids.get(append.id) {
             Some(Outcome::Written(bases)) => return Ok(Ok(Appended::Known(bases.clone()))),
             Some(Outcome::Refused) => return Ok(Ok(Appended::Refused)),
@@ -95,8 +99,8 @@ impl Transaction<'_> {
         Ok(Ok(Appended::Written(written)))
     }
 
-    /// The row, and when it was appended, in microseconds.
-    fn append_row(&mut self, row: &Row, key: u64) -> Result<(AppendedRow, i64), Fail> {
+    /// Writes a batch to the end of its log: where it went, and when it was appended, in microseconds.
+    fn append_row(&mut self, row: &Row, key: u64) -> Result<(RowOffsets, i64), Fail> {
         self.has_written = true;
         let end = self.end(key, &row.partition)?;
         let appended_at = end.appended_at.max(self.now);
@@ -105,11 +109,12 @@ impl Transaction<'_> {
         let mut value = self.batches.get()?.insert_reserve(key, len)?;
         encode_batch(key, appended_at, records, value.as_mut());
         let next = end.next + u64::from(records.len());
-        self.cache.ends.insert(key.0, End { next, appended_at });
+        debug_assert!(next > end.next, "a batch has a message");
+        self.cache.ends.insert(key.0, LogEnd { next, appended_at });
         let partition = row.partition.clone();
         self.notifications
             .push(Notification::Appended(partition, next));
-        let row = AppendedRow {
+        let row = RowOffsets {
             partition: key.0,
             base: end.next,
             count: records.len(),
@@ -117,7 +122,8 @@ impl Transaction<'_> {
         Ok((row, appended_at))
     }
 
-    pub(super) fn settle(&mut self, id: Id) -> Done<Option<Vec<u64>>> {
+    /// Where an append went, or `None`; then it is refused from now on.
+    pub(super) fn settle(&mut self, id: Id) -> Answer<Option<Vec<u64>>> {
         match self.cache.ids.get(id) {
             Some(Outcome::Written(bases)) => return Ok(Ok(Some(bases.clone()))),
             Some(Outcome::Refused) => return Ok(Ok(None)),
@@ -126,13 +132,16 @@ impl Transaction<'_> {
         }
         self.has_written = true;
         let refused = self.refused.get()?;
-        refused.insert(self.cache.refused.end, id.0)?;
+        let before = refused.insert(self.cache.refused.end, id.0)?;
+        debug_assert!(before.is_none(), "each refusal has a key of its own");
+        drop(before);
         self.cache.refused.end += 1;
         self.cache.ids.insert(id, Outcome::Refused);
         Ok(Ok(None))
     }
 
-    pub(super) fn create_group(&mut self, group: &Group, start: Start) -> Done<()> {
+    /// Makes a group unless it is there.
+    pub(super) fn create_group(&mut self, group: &Group, start: Start) -> Answer<()> {
         let Some(key) = self.partition(&group.partition)? else {
             return self.missing(&group.partition);
         };
@@ -151,13 +160,14 @@ impl Transaction<'_> {
             &group.name,
             GroupRow {
                 group: StoredGroup::at(position),
-                boot: 0,
+                open_count: 0,
             },
         )?;
         Ok(Ok(()))
     }
 
-    pub(super) fn claim(&mut self, claim: &Claim) -> Done<GroupState> {
+    /// Gives the lease to the claimer, if it may have it, and says how the group stands then.
+    pub(super) fn claim(&mut self, claim: &Claim) -> Answer<GroupState> {
         let Group { partition, name } = &claim.group;
         let key = self.partition(partition)?;
         let row = match key {
@@ -171,10 +181,11 @@ impl Transaction<'_> {
         if row.group.claim(claim, &bounds) {
             row = self.put_group(key, name, row)?;
         }
-        Ok(Ok(row.group.state(row.liveness(self.boot), bounds)))
+        Ok(Ok(row.group.state(row.liveness(self.open_count), bounds)))
     }
 
-    pub(super) fn reset(&mut self, reset: &Reset) -> Done<GroupState> {
+    /// Takes the lease away, and moves the position where that is asked for.
+    pub(super) fn reset(&mut self, reset: &Reset) -> Answer<GroupState> {
         let Group { partition, name } = &reset.group;
         let key = self.partition(partition)?;
         let row = match key {
@@ -185,7 +196,9 @@ impl Transaction<'_> {
             return Ok(Err(no_group(&reset.group)));
         };
         let bounds = self.bounds(key, partition)?;
-        let state = row.group.state(row.liveness(self.boot), bounds.clone());
+        let state = row
+            .group
+            .state(row.liveness(self.open_count), bounds.clone());
         if state.is_held() && !reset.is_forced {
             return Ok(Err(group::active(&reset.group)));
         }
@@ -200,10 +213,11 @@ impl Transaction<'_> {
         let row = self.put_group(key, name, row)?;
         self.notifications
             .push(Notification::Released(partition.clone()));
-        Ok(Ok(row.group.state(row.liveness(self.boot), bounds)))
+        Ok(Ok(row.group.state(row.liveness(self.open_count), bounds)))
     }
 
-    pub(super) fn commit(&mut self, lease: &Lease, verdicts: &Verdicts) -> Done<Progress> {
+    /// Adds to what the owner of a lease has done and tried.
+    pub(super) fn commit(&mut self, lease: &Lease, verdicts: &Verdicts) -> Answer<Progress> {
         let Some((key, mut row)) = self.held(lease)? else {
             return Ok(Err(fenced(lease)));
         };
@@ -212,7 +226,8 @@ impl Transaction<'_> {
         Ok(Ok(row.group.progress))
     }
 
-    pub(super) fn release(&mut self, lease: &Lease) -> Done<()> {
+    /// Gives a lease back, if it is still this one.
+    pub(super) fn release(&mut self, lease: &Lease) -> Answer<()> {
         if let Some((key, mut row)) = self.held(lease)? {
             row.group.release();
             self.put_group(key, &lease.group.name, row)?;
@@ -222,7 +237,9 @@ impl Transaction<'_> {
         Ok(Ok(()))
     }
 
-    pub(super) fn trim(&mut self, partition: &Partition, before: u64) -> Done<u64> {
+    /// Moves the start of a log, and deletes what lies before it as far as the budget goes; the sweep
+    /// does the rest.
+    pub(super) fn trim(&mut self, partition: &Partition, before: u64) -> Answer<u64> {
         let Some(key) = self.partition(partition)? else {
             return self.missing(partition);
         };
@@ -244,18 +261,26 @@ impl Transaction<'_> {
         }
         self.has_written = true;
         self.starts.get()?.insert(key, start)?;
-        if !self.clear(key, start)? {
+        debug_assert!(
+            start <= bounds.end,
+            "a log starts where it ends at the latest"
+        );
+        let batches = self.batches.get()?;
+        if !clear_log(batches, key, start, &mut self.delete_budget)? {
             self.sweeps.get()?.insert(key, ())?;
             self.cache.has_sweeps = true;
         }
         Ok(Ok(start))
     }
 
-    fn remember_append(&mut self, id: Id, rows: &[AppendedRow]) -> Result<(), Fail> {
+    /// Keeps the id of an append, so that it is known when it comes again.
+    fn remember_append(&mut self, id: Id, rows: &[RowOffsets]) -> Result<(), Fail> {
         self.has_written = true;
         let appends = self.appends.get()?;
         let value = encode_append(id, rows);
-        appends.insert(self.cache.appends.end, &value[..])?;
+        let before = appends.insert(self.cache.appends.end, &value[..])?;
+        debug_assert!(before.is_none(), "each append has a key of its own");
+        drop(before);
         self.cache.appends.end += 1;
         let bases = rows.iter().map(|row| row.base).collect();
         self.cache.ids.insert(id, Outcome::Written(bases));
@@ -263,6 +288,7 @@ impl Transaction<'_> {
     }
 }
 
+/// Refuses a batch that redb could not take.
 fn check_size(row: &Row) -> Result<(), Error> {
     // redb takes values of up to 3 GiB.
     const MAX_BYTES: usize = 2 * 1024 * 1024 * 1024;

@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 
 use super::*;
 
-/// The append has to fail for good, and write nothing.
+/// Appends, which has to fail for good and write nothing; gives the text of the error.
 async fn refused(storage: &RedbStorage) -> String {
     let error = storage.append(append(&["lost"])).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Data, "{error}");
@@ -59,7 +59,7 @@ async fn nothing_is_written_to_a_file_whose_place_another_one_has() {
     assert_eq!(bodies(&storage).await.unwrap(), ["a", "b", "d"]);
 }
 
-/// After an error of the disk it used to go on in whatever file was there.
+/// After an error of the disk a storage used to go on in whatever file was there.
 #[tokio::test]
 async fn another_file_is_not_opened_anew_in_place_of_the_first() {
     let (place, faults) = Place::frail();
@@ -75,7 +75,7 @@ async fn another_file_is_not_opened_anew_in_place_of_the_first() {
     faults.fail_reads(0, u64::MAX);
     faults.fail(0, u64::MAX);
     let group = group("billing");
-    storage.core.reopen(0).unwrap_err();
+    storage.file.reopen(0).unwrap_err();
     faults.heal();
     let text = refused(&storage).await;
     assert!(text.contains("is another one"), "{text}");
@@ -92,7 +92,7 @@ async fn another_file_is_not_opened_anew_in_place_of_the_first() {
     assert_eq!(bodies(&storage).await.unwrap(), ["a", "b"]);
 }
 
-/// It is the same file to the system.
+/// An older state of a file is the same file to the system.
 #[tokio::test]
 async fn an_older_state_of_the_file_is_not_opened_anew() {
     let (place, faults) = Place::frail();
@@ -102,7 +102,7 @@ async fn an_older_state_of_the_file_is_not_opened_anew() {
     let storage = place.storage().await;
     storage.append(append(&["a"])).await.unwrap();
     faults.fail(0, u64::MAX);
-    storage.core.reopen(0).unwrap_err();
+    storage.file.reopen(0).unwrap_err();
     faults.heal();
     fs::write(place.path(), old).unwrap();
     let text = refused(&storage).await;

@@ -8,7 +8,7 @@ use super::*;
 use crate::storage::ids::REMEMBERED;
 
 #[tokio::test]
-async fn the_owner_of_an_earlier_boot_is_dead() {
+async fn the_owner_of_an_earlier_open_is_dead() {
     let place = Place::new();
     let storage = place.storage().await;
     let group = group("billing");
@@ -33,7 +33,7 @@ async fn the_owner_of_an_earlier_boot_is_dead() {
 }
 
 #[tokio::test]
-async fn who_writes_in_this_boot_is_alive() {
+async fn who_writes_after_this_open_is_alive() {
     let place = Place::new();
     let storage = place.storage().await;
     let group = group("billing");
@@ -168,7 +168,7 @@ fn what_waits_is_one_commit() {
 
     // Twice, because the file grows now and then, with a sync more.
     let of_hundred = [1, 101].map(|first| {
-        storage.core.rest();
+        storage.writer.rest();
         let (runtime, busy) = busy_runtime();
         let before = syncs();
         runtime.block_on(async {
@@ -199,17 +199,17 @@ fn an_operation_that_breaks_off_does_not_harm_the_others() {
     let place = Place::new();
     let setup = Runtime::new().unwrap();
     let storage = setup.block_on(place.storage());
-    storage.core.rest();
+    storage.writer.rest();
     let (runtime, busy) = busy_runtime();
     let (first, last) = (append(&["first"]), append(&["last"]));
     runtime.block_on(async {
         let first = started(storage.append(first)).await;
-        let damaged = started(Box::pin(storage.core.write(None, |txn| {
+        let damaged = started(Box::pin(storage.writer.write(None, |txn| {
             txn.append(&append(&["half"]))?.unwrap();
             Err::<Result<()>, _>(Fail::Damaged("this".to_owned()))
         })))
         .await;
-        let panicking = started(Box::pin(storage.core.write(None, |txn| -> Done<()> {
+        let panicking = started(Box::pin(storage.writer.write(None, |txn| -> Answer<()> {
             txn.append(&append(&["half"]))?.unwrap();
             panic!("on purpose");
         })))
@@ -237,11 +237,11 @@ fn a_runtime_that_ends_leaves_nobody_waiting() {
     let place = Place::new();
     let other = Runtime::new().unwrap();
     let storage = other.block_on(place.storage());
-    storage.core.rest();
+    storage.writer.rest();
     let runtime = Runtime::new().unwrap();
     let (begun, has_begun) = mpsc::channel::<()>();
     let (busy, until) = mpsc::channel::<()>();
-    let running = runtime.block_on(started(Box::pin(storage.core.write(None, move |_| {
+    let running = runtime.block_on(started(Box::pin(storage.writer.write(None, move |_| {
         begun.send(()).unwrap();
         let _ = until.recv();
         Ok(Ok(()))

@@ -18,6 +18,7 @@ use tokio::runtime::Runtime;
 
 use super::faults::Faults;
 use super::*;
+use crate::error::{Error, ErrorKind};
 use crate::storage::{Id, Liveness, Over, RecordsBuilder, Row, StoredBatch};
 use crate::{ManualClock, Message};
 
@@ -26,7 +27,7 @@ struct Place {
     directory: TempDir,
     clock: ManualClock,
     faults: Option<Arc<Faults>>,
-    /// As if files were too large to be verified.
+    /// Files are opened as if they were too large to be verified.
     is_trusting: bool,
     has_quick_repair: bool,
 }
@@ -42,7 +43,7 @@ impl Place {
         }
     }
 
-    /// Where nothing waits for a disk, if there is such a place.
+    /// A place where nothing waits for a disk, if there is one.
     fn swift() -> Self {
         let directory = TempDir::new_in("/dev/shm").or_else(|_| TempDir::new());
         Self {
@@ -51,7 +52,7 @@ impl Place {
         }
     }
 
-    /// On a disk that can fail.
+    /// A place on a disk that can fail.
     fn frail() -> (Self, Arc<Faults>) {
         let faults = Arc::<Faults>::default();
         let place = Self {
@@ -79,7 +80,7 @@ impl Place {
         RedbStorage::open(self.path(), self.options()).await
     }
 
-    /// Open, with the stream in it.
+    /// The open storage, with the stream in it.
     async fn storage(&self) -> RedbStorage {
         let storage = self.open().await.unwrap();
         storage

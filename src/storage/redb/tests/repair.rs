@@ -9,7 +9,7 @@ use ::redb::Database;
 use ::redb::backends::FileBackend;
 
 use super::super::faults::Disk;
-use super::super::once;
+use super::super::repair;
 use super::*;
 
 /// A file with batches of all sizes, as a crash leaves it.
@@ -35,7 +35,7 @@ async fn crashed(place: &Place, has_quick_repair: bool) -> Vec<u8> {
     file
 }
 
-/// What redb makes of it alone.
+/// What redb makes of a file alone.
 fn repaired_by_redb(path: &Path) -> Vec<u8> {
     let mut db = Database::builder()
         .set_cache_size(1 << 20)
@@ -46,7 +46,7 @@ fn repaired_by_redb(path: &Path) -> Vec<u8> {
     fs::read(path).unwrap()
 }
 
-/// A disk that counts what is read of it.
+/// A disk that counts what is read of a file.
 fn counting(path: &Path) -> (Disk, Arc<Faults>) {
     let file = fs::OpenOptions::new().read(true).write(true).open(path);
     let faults = Arc::<Faults>::default();
@@ -57,7 +57,7 @@ fn counting(path: &Path) -> (Disk, Arc<Faults>) {
     (disk, faults)
 }
 
-/// It used to be read twice.
+/// Such a file used to be read twice.
 #[tokio::test]
 async fn a_file_that_was_not_closed_is_read_once() {
     let place = Place::swift();
@@ -69,7 +69,7 @@ async fn a_file_that_was_not_closed_is_read_once() {
         let mut builder = Database::builder();
         builder.set_cache_size(1 << 20);
         match is_ours {
-            true => once::repair(&mut builder, &place.path(), disk).unwrap(),
+            true => repair::repair(&mut builder, &place.path(), disk).unwrap(),
             false => builder.create_with_backend(disk).unwrap().close().unwrap(),
         }
         read.push(faults.read_bytes.load(SeqCst));
@@ -84,7 +84,7 @@ async fn a_file_that_was_not_closed_is_read_once() {
     assert!(read[0] * 10 < read[1] * 6, "{read:?}");
 }
 
-/// Whatever is wrong with it, redb has the last word.
+/// Whatever is wrong with a file, redb has the last word.
 #[tokio::test]
 async fn a_file_that_was_not_closed_opens_with_all_that_is_in_it() {
     let place = Place {
@@ -108,7 +108,7 @@ async fn it_becomes_what_redb_would_have_made_of_it() {
     fs::write(place.path(), &file).unwrap();
     let mut builder = Database::builder();
     let disk = counting(&place.path()).0;
-    once::repair(builder.set_cache_size(1 << 20), &place.path(), disk).unwrap();
+    repair::repair(builder.set_cache_size(1 << 20), &place.path(), disk).unwrap();
     let ours = fs::read(place.path()).unwrap();
     fs::write(place.path(), &file).unwrap();
     Database::builder()
@@ -148,7 +148,7 @@ async fn with_quick_repair_there_is_nothing_to_repair() {
     }
 }
 
-/// Nor after any other write of the storage than an append.
+/// With quick repair there is nothing to repair after any other write of the storage than an append.
 #[tokio::test]
 async fn with_quick_repair_every_write_leaves_nothing_to_repair() {
     let place = Place::swift();
@@ -156,7 +156,7 @@ async fn with_quick_repair_every_write_leaves_nothing_to_repair() {
     let storage = RedbStorage::open(place.path(), options).await.unwrap();
     let copy = place.directory.path().join("copy.redb");
     let check = || {
-        storage.core.rest();
+        storage.writer.rest();
         fs::copy(place.path(), &copy).unwrap();
         let mut builder = Database::builder();
         builder.set_repair_callback(redb::RepairSession::abort);
@@ -185,7 +185,7 @@ async fn a_trace_tells_how_far_it_is() {
         .finish();
     let disk = counting(&place.path()).0;
     tracing::subscriber::with_default(subscriber, || {
-        once::repair(&mut Database::builder(), &place.path(), disk).unwrap();
+        repair::repair(&mut Database::builder(), &place.path(), disk).unwrap();
     });
     let said = String::from_utf8(said.lock().unwrap().clone()).unwrap();
     let path = place.path().display().to_string();

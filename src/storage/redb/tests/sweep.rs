@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering::SeqCst;
 use ::redb::{ReadableTable, ReadableTableMetadata};
 use futures::future::try_join_all;
 
-use super::super::sweep::Room;
+use super::super::delete::DeleteBudget;
+use super::super::sweep::sweep;
 use super::super::tables::{APPENDS, BATCHES, SWEEPS};
 use super::*;
 use crate::storage::ids::REMEMBERED;
@@ -17,10 +18,10 @@ async fn fill(storage: &RedbStorage, count: usize) {
     try_join_all(appends).await.unwrap();
 }
 
-/// Nothing is deleted but what goes with a write, or what the test asks for.
+/// While it is held, nothing is deleted but what goes with a write, or what the test asks for.
 fn hold(storage: &RedbStorage, is_held: bool) {
     let set = storage
-        .core
+        .file
         .with_open(|opened| opened.has_failed_sweep.store(is_held, SeqCst));
     set.unwrap();
 }
@@ -32,23 +33,23 @@ fn rows(storage: &RedbStorage) -> [u64; 3] {
         let ids = txn.open_table(APPENDS)?.len()?;
         Ok(Ok([batches, ids, txn.open_table(SWEEPS)?.len()?]))
     };
-    storage.core.snapshot(count).unwrap()
+    storage.file.snapshot(count).unwrap()
 }
 
-/// All of it used to be one transaction, for which every write waited: eight seconds for 1.5 GB.
+/// A trim used to be one transaction, for which every write waited: eight seconds for 1.5 GB.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_trim_is_many_transactions() {
     let (place, faults) = Place::frail();
     let storage = place.storage().await;
     fill(&storage, 5_500).await;
-    storage.core.rest();
+    storage.writer.rest();
     let before = faults.syncs.load(SeqCst);
     assert_eq!(storage.trim(&partition(0), 5_500).await.unwrap(), 5_500);
-    storage.core.rest();
+    storage.writer.rest();
     let syncs = faults.syncs.load(SeqCst) - before;
     assert!(syncs >= 6, "{syncs} syncs for 5,500 batches");
     let left = storage
-        .core
+        .file
         .snapshot(|txn| Ok(Ok(txn.open_table(BATCHES)?.len()?)));
     assert_eq!(left.unwrap(), 1, "the newest stays");
 }
@@ -67,12 +68,12 @@ async fn others_write_between_two_pieces() {
     // Once more, while the first is not over.
     fill(&storage, 3).await;
     assert_eq!(storage.trim(&partition(0), 3_502).await.unwrap(), 3_502);
-    storage.core.rest();
+    storage.writer.rest();
     hold(&storage, false);
     let mut left = rows(&storage)[0];
-    while storage.core.sweep() {
+    while sweep(&storage.file) {
         let now = rows(&storage)[0];
-        assert!(left - now <= Room::MAX_ROWS as u64, "{left} {now}");
+        assert!(left - now <= DeleteBudget::MAX_ROWS as u64, "{left} {now}");
         left = now;
         assert_eq!(bodies(&storage).await.unwrap(), ["a", "a"]);
     }
@@ -90,11 +91,11 @@ async fn a_piece_has_so_many_bytes() {
     }
     hold(&storage, true);
     storage.trim(&partition(0), 7).await.unwrap();
-    storage.core.rest();
+    storage.writer.rest();
     let mut left = vec![rows(&storage)[0]];
     hold(&storage, false);
     while left.last() != Some(&1) || rows(&storage)[2] > 0 {
-        storage.core.sweep();
+        sweep(&storage.file);
         left.push(rows(&storage)[0]);
     }
     assert_eq!(
@@ -109,7 +110,7 @@ async fn a_piece_has_so_many_bytes() {
             .map(|(_, value)| value.value().len());
         Ok(Ok(newest))
     };
-    assert!(storage.core.snapshot(size).unwrap().unwrap() < 100);
+    assert!(storage.file.snapshot(size).unwrap().unwrap() < 100);
     assert_eq!(bounds(&storage).await, 7..7);
 }
 
@@ -130,19 +131,19 @@ async fn what_is_left_is_deleted_after_the_file_was_opened_again() {
     assert_eq!(rows(&storage), [1_500, 2_500, 1]);
     assert_eq!(bodies(&storage).await.unwrap().len(), 100);
     storage.append(append(&["b"])).await.unwrap();
-    storage.core.rest();
+    storage.writer.rest();
     assert_eq!(rows(&storage), [101, 2_501, 0]);
     assert_eq!(bounds(&storage).await, 2_400..2_501);
     // And what was emptied tells where the log goes on.
     storage.trim(&partition(0), 2_501).await.unwrap();
-    storage.core.rest();
+    storage.writer.rest();
     drop(storage);
     let storage = place.open().await.unwrap();
     assert_eq!(rows(&storage), [1, 2_501, 0]);
     assert_eq!(bounds(&storage).await, 2_501..2_501);
 }
 
-/// They used to be deleted with an append: the ids of 4,096 statements, whatever those had.
+/// Old ids used to be deleted with an append: the ids of 4,096 statements, whatever those had.
 #[tokio::test]
 async fn old_ids_go_in_pieces_as_well() {
     let place = Place::swift();
@@ -150,15 +151,15 @@ async fn old_ids_go_in_pieces_as_well() {
     hold(&storage, true);
     fill(&storage, 2 * REMEMBERED + 10).await;
     let all = 2 * REMEMBERED as u64 + 10;
-    storage.core.rest();
+    storage.writer.rest();
     assert_eq!(rows(&storage)[1], all);
     hold(&storage, false);
-    storage.core.sweep();
-    assert_eq!(rows(&storage)[1], all - Room::MAX_ROWS as u64);
+    sweep(&storage.file);
+    assert_eq!(rows(&storage)[1], all - DeleteBudget::MAX_ROWS as u64);
     drop(storage);
     let storage = place.open().await.unwrap();
     fill(&storage, REMEMBERED).await;
-    storage.core.rest();
+    storage.writer.rest();
     let left = rows(&storage)[1];
     assert!(
         (REMEMBERED as u64..2 * REMEMBERED as u64).contains(&left),
@@ -191,12 +192,12 @@ async fn what_cannot_be_deleted_stays_and_is_in_nobodys_way() {
     fill(&storage, 2_500).await;
     hold(&storage, true);
     storage.trim(&partition(0), 2_400).await.unwrap();
-    storage.core.rest();
+    storage.writer.rest();
     hold(&storage, false);
     faults.fail(0, u64::MAX);
-    assert!(!storage.core.sweep());
+    assert!(!sweep(&storage.file));
     faults.heal();
     storage.append(append(&["b"])).await.unwrap();
-    storage.core.rest();
+    storage.writer.rest();
     assert_eq!(rows(&storage), [101, 2_501, 0]);
 }

@@ -21,7 +21,7 @@ struct Run {
     errors: u32,
     /// What fails after the first error that is seen.
     second: Option<Trouble>,
-    /// How many operations of the disk had failed when that was set.
+    /// How many operations of the disk had failed when the second trouble was set.
     failed_before: Option<u64>,
     /// Whether an append is tried again as if it were another one.
     is_careless: bool,
@@ -42,7 +42,7 @@ impl Run {
     }
 
     /// Gives how the storage stands at the end.
-    async fn run(&mut self, ops: &[Op]) -> State {
+    async fn run(&mut self, ops: &[Op]) -> Contents {
         let mut storage = self.open().await;
         let mut leases = Leases::default();
         for op in ops {
@@ -73,9 +73,9 @@ impl Run {
         state
     }
 
-    async fn look(&mut self, storage: &RedbStorage) -> State {
+    async fn look(&mut self, storage: &RedbStorage) -> Contents {
         loop {
-            match State::of(storage).await {
+            match Contents::of(storage).await {
                 Ok(state) => return state,
                 Err(error) => self.see(&error),
             }
@@ -117,7 +117,7 @@ impl Run {
         self.faults.fired().values().sum()
     }
 
-    /// Whether the second one failed as well.
+    /// Whether the second trouble failed as well.
     fn is_pair(&self) -> bool {
         self.failed_before
             .is_some_and(|before| self.failed() > before)
@@ -125,7 +125,7 @@ impl Run {
 }
 
 /// What does not depend on how often something was tried.
-fn settled(mut state: State) -> State {
+fn settled(mut state: Contents) -> Contents {
     for member in state.groups.values_mut() {
         (member.epoch, member.generation) = (0, 0);
     }
@@ -137,7 +137,7 @@ fn settled(mut state: State) -> State {
 }
 
 /// Every trouble that a script can meet.
-async fn troubles(ops: &[Op], stride: usize) -> (Vec<Trouble>, State) {
+async fn troubles(ops: &[Op], stride: usize) -> (Vec<Trouble>, Contents) {
     let mut well = Run::new().await;
     let before = well.faults.counts();
     well.faults.record(&well.place.path());
@@ -178,7 +178,7 @@ async fn meet(
     second: Option<Trouble>,
     ops: &[Op],
     is_careless: bool,
-) -> (Run, State) {
+) -> (Run, Contents) {
     let mut run = Run::new().await;
     (run.second, run.is_careless) = (second, is_careless);
     run.arm(trouble);

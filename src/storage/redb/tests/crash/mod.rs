@@ -21,16 +21,16 @@ use super::super::faults::Journal;
 use super::*;
 use crate::fuzzing::random::Random;
 use images::{Image, Kept};
-use script::{Leases, Op, State, script};
+use script::{Contents, Leases, Op, script};
 
 /// What an operation did to the disk, and how the storage stood after it.
 struct Step {
     op: Op,
-    /// Before it.
+    /// The leases before it.
     leases: Leases,
     /// The changes of the file before it was called, and when it had answered.
     changes: Range<usize>,
-    after: State,
+    after: Contents,
 }
 
 struct Recording {
@@ -58,7 +58,7 @@ async fn record(seed: u64, len: usize, has_quick_repair: bool) -> Recording {
             op,
             leases: before,
             changes: begun..faults.recorded(),
-            after: State::of(&storage).await.unwrap(),
+            after: Contents::of(&storage).await.unwrap(),
         });
     }
     storage.close().await.unwrap();
@@ -68,13 +68,13 @@ async fn record(seed: u64, len: usize, has_quick_repair: bool) -> Recording {
 
 impl Recording {
     /// How the storage stood when that many changes were made, and what was under way then.
-    fn at(&self, changes: usize) -> (State, Option<&Step>) {
+    fn at(&self, changes: usize) -> (Contents, Option<&Step>) {
         let over = self
             .steps
             .partition_point(|step| step.changes.end <= changes);
         let before = match over.checked_sub(1) {
             Some(last) => self.steps[last].after.clone(),
-            None => State::default(),
+            None => Contents::default(),
         };
         let next = self.steps.get(over);
         (before, next.filter(|step| step.changes.start < changes))
@@ -90,7 +90,7 @@ async fn check(
     fs::write(place.path(), &image.file).unwrap();
     let failed = |what: &str, error: Error| format!("{what}: {error}");
     let storage = place.open().await.map_err(|error| failed("open", error))?;
-    let found = State::of(&storage).await;
+    let found = Contents::of(&storage).await;
     let found = found.map_err(|error| failed("read", error))?;
     let (before, under_way) = recording.at(image.at);
     let is_right = found == before
@@ -106,14 +106,14 @@ async fn check(
 }
 
 /// Whoever has no answer asks again, and then others come.
-async fn go_on(storage: &RedbStorage, found: State, under_way: Option<&Step>) {
+async fn go_on(storage: &RedbStorage, found: Contents, under_way: Option<&Step>) {
     let mut now = found;
     if let Some(step) = under_way
         && !matches!(step.op, Op::Reopen)
     {
         let mut leases = step.leases.clone();
         leases.apply(storage, &step.op).await.unwrap();
-        now = State::of(storage).await.unwrap();
+        now = Contents::of(storage).await.unwrap();
         match step.op {
             Op::Append(_) => assert!(now == step.after, "{now:?} instead of {:?}", step.after),
             Op::Together(_) => assert_eq!(sorted(&now), sorted(&step.after)),
@@ -127,20 +127,20 @@ async fn go_on(storage: &RedbStorage, found: State, under_way: Option<&Step>) {
     assert_eq!(appended.bases(), Some(vec![bounds.end]));
     let last = storage.append(append(&["and on"])).await.unwrap();
     assert_eq!(last.bases(), Some(vec![bounds.end + 2]));
-    let end = State::of(storage).await.unwrap();
+    let end = Contents::of(storage).await.unwrap();
     let (bounds, bodies) = &now.logs[0];
     assert_eq!(end.logs[0].0, bounds.start..bounds.end + 3);
     assert!(end.logs[0].1.starts_with(bodies));
     assert_eq!((&end.logs[1], &end.groups), (&now.logs[1], &now.groups));
 }
 
-fn sorted(state: &State) -> Vec<(Range<u64>, Vec<String>)> {
+fn sorted(state: &Contents) -> Vec<(Range<u64>, Vec<String>)> {
     let mut logs = state.logs.clone();
     logs.iter_mut().for_each(|(_, bodies)| bodies.sort());
     logs
 }
 
-/// How long it shall go on.
+/// How long a soak shall go on.
 fn soak() -> Duration {
     report::soak().unwrap_or_default()
 }

@@ -15,7 +15,7 @@ const GROUPS: [&str; 2] = ["billing", "audit"];
 pub(super) enum Op {
     Create(&'static str),
     Append(Arc<Bodies>),
-    /// At the same time.
+    /// Appends at the same time.
     Together(Vec<Arc<Bodies>>),
     Group(&'static str, Start),
     Claim(&'static str, u128),
@@ -112,7 +112,7 @@ impl Writer {
         }
     }
 
-    /// To one partition or to both; now and then so large that the file has to grow.
+    /// An append to one partition or to both; now and then so large that the file has to grow.
     fn append(&mut self, most: usize) -> Arc<Bodies> {
         self.number += 1;
         let partitions = match self.random.below(4) {
@@ -146,8 +146,8 @@ impl Writer {
         self.random.below(self.ends[0] as usize + 1) as u64
     }
 
-    /// Where what goes does not depend on the order of what was appended at the same time: whole batches
-    /// are trimmed.
+    /// An offset to trim at, where what goes does not depend on the order of what was appended at the same
+    /// time: whole batches are trimmed.
     fn cut(&mut self) -> u64 {
         let offset = self.offset();
         let within = self.unordered.iter().find(|range| range.contains(&offset));
@@ -171,7 +171,7 @@ impl Writer {
 pub(super) struct Leases(BTreeMap<&'static str, Lease>);
 
 impl Leases {
-    /// Does it; not for [`Op::Reopen`]. Again under the same id after an error.
+    /// Does the operation, unless it is [`Op::Reopen`]; again under the same id after an error.
     pub(super) async fn apply(&mut self, storage: &RedbStorage, op: &Op) -> Result<()> {
         match op {
             Op::Create(stream) => {
@@ -270,7 +270,7 @@ async fn observe(storage: &RedbStorage, of: &str) -> Result<GroupState> {
 
 /// All that a storage holds, except when it was appended.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct State {
+pub(super) struct Contents {
     pub(super) logs: Vec<(Range<u64>, Vec<String>)>,
     pub(super) groups: BTreeMap<String, Member>,
 }
@@ -284,7 +284,7 @@ pub(super) struct Member {
     pub(super) attempts: Vec<(u64, u32)>,
 }
 
-impl State {
+impl Contents {
     pub(super) async fn of(storage: &RedbStorage) -> Result<Self> {
         let mut state = Self::default();
         for index in 0..PARTITIONS {

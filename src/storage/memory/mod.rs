@@ -1,4 +1,4 @@
-//! Everything in memory.
+//! The storage in memory: everything under one lock.
 
 use std::fmt;
 use std::ops::Range;
@@ -16,12 +16,10 @@ use super::{
 };
 use crate::clock::Clock;
 use crate::error::Result;
-use state::State;
+use state::MemoryState;
 
 mod log;
 mod state;
-
-const DEFAULT_MAX_BYTES: usize = 256 * 1024 * 1024;
 
 /// A storage in memory: for tests, and as a bus inside a process.
 ///
@@ -34,8 +32,9 @@ const DEFAULT_MAX_BYTES: usize = 256 * 1024 * 1024;
 /// Its calls are synchronous inside: their futures are ready at the first poll.
 pub struct MemoryStorage {
     clock: Arc<dyn Clock>,
-    /// `None` once it is closed.
-    state: Mutex<Option<State>>,
+    /// Guards all that is stored; `None` once it is closed. Held for a call, and no other lock is taken
+    /// under it: subscribers are told after it, and what a trim takes out is freed after it.
+    state: Mutex<Option<MemoryState>>,
     notifier: Notifier,
 }
 
@@ -44,7 +43,7 @@ impl MemoryStorage {
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self {
             clock,
-            state: Mutex::new(Some(State::new(DEFAULT_MAX_BYTES))),
+            state: Mutex::new(Some(MemoryState::new(DEFAULT_MAX_BYTES))),
             notifier: Notifier::new(),
         }
     }
@@ -58,18 +57,20 @@ impl MemoryStorage {
         self
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<State>> {
+    fn lock(&self) -> MutexGuard<'_, Option<MemoryState>> {
         self.state.lock().expect("nothing panics under this lock")
     }
 
     /// Runs `work`, on the first poll of the future.
     fn call<'a, T: Send + 'a>(
         &'a self,
-        work: impl FnOnce(&mut State) -> Result<T> + Send + 'a,
+        work: impl FnOnce(&mut MemoryState) -> Result<T> + Send + 'a,
     ) -> BoxFuture<'a, Result<T>> {
         Box::pin(async move { work(self.lock().as_mut().ok_or_else(closed)?) })
     }
 }
+
+const DEFAULT_MAX_BYTES: usize = 256 * 1024 * 1024;
 
 impl fmt::Debug for MemoryStorage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
