@@ -4,17 +4,14 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::columns::{Columns, Reader, encode_ranges, not_understood};
+use super::columns::{Columns, encode_ranges};
 use super::core::{Core, Statement};
 use super::gate::Pass;
+use super::outcome::{Place, appended, read_places, settled};
 use super::tell::tell;
 use super::value::Value;
-use crate::clock::from_micros;
 use crate::error::Result;
-use crate::storage::group::{forgotten, no_partition};
-use crate::storage::{
-    Append, Appended, Id, Lease, Notification, Partition, Ranges, Row, WrittenRow,
-};
+use crate::storage::{Append, Appended, Id, Lease, Notification, Partition, Ranges, Row};
 
 /// The commits of an append, as arrays.
 #[derive(Default)]
@@ -104,7 +101,7 @@ impl Core {
             [row] => self.append_one(append, row).await?,
             _ => self.append_many(append).await?,
         };
-        let answer = answer(append, &places)?;
+        let answer = appended(append, &places)?;
         if let Appended::Written(written) = &answer {
             let ends = append.rows.iter().zip(written).map(|(row, written)| {
                 let end = written.base_offset + u64::from(row.records.len());
@@ -178,7 +175,7 @@ impl Core {
     /// What a statement that appends says, a row each.
     async fn places(&self, sql: &Statement, values: &[Value<'_>]) -> Result<Vec<Place>> {
         let rows = self.run(&self.pool, sql, values).await?;
-        rows.iter().map(Place::read).collect()
+        read_places(&rows)
     }
 
     async fn append_many(&self, append: &Append) -> Result<Vec<Place>> {
@@ -207,8 +204,7 @@ impl Core {
             attribute_ends,
             attributes,
         ];
-        let places = self.run(&self.pool, &self.sql.append_many, &values);
-        places.await?.iter().map(Place::read).collect()
+        self.places(&self.sql.append_many, &values).await
     }
 
     pub(super) async fn settle(
@@ -224,118 +220,6 @@ impl Core {
             Value::Ints(&indexes),
         ];
         let rows = self.run(&self.pool, &self.sql.settle, &values).await?;
-        let places: Vec<Place> = rows.iter().map(Place::read).collect::<Result<_>>()?;
-        match places.first().map(|place| &*place.outcome) {
-            Some("refused") => Ok(None),
-            Some("forgotten") => Err(forgotten(id)),
-            Some("known") if partitions.is_empty() => Ok(Some(Vec::new())),
-            Some("known") => {
-                let places = in_order(id, &places, partitions.len())?;
-                Ok(Some(places.iter().map(|place| place.base).collect()))
-            }
-            _ => Err(not_understood()),
-        }
-    }
-}
-
-/// What `begin_append` and `settle` of the schema say.
-struct Place {
-    outcome: String,
-    /// Counted from 0.
-    number: usize,
-    base: u64,
-    /// Of a row that is to be written, in microseconds.
-    appended_at: Option<i64>,
-}
-
-impl Place {
-    fn read(row: &sqlx::postgres::PgRow) -> Result<Self> {
-        let mut columns = Reader::new(row);
-        Ok(Self {
-            outcome: columns.text()?.to_owned(),
-            number: (columns.int()?.ok_or_else(not_understood)? as usize).saturating_sub(1),
-            base: columns.offset()?,
-            appended_at: columns.bigint()?,
-        })
-    }
-
-    fn written(&self) -> Result<WrittenRow> {
-        Ok(WrittenRow {
-            base_offset: self.base,
-            appended_at: from_micros(self.appended_at.ok_or_else(not_understood)?),
-        })
-    }
-}
-
-fn answer(append: &Append, places: &[Place]) -> Result<Appended> {
-    let find = |outcome: &str| places.iter().find(|place| place.outcome == outcome);
-    if find("fenced").is_some() {
-        let mut fenced: Vec<usize> = places.iter().map(|place| place.number).collect();
-        fenced.sort_unstable();
-        return Ok(Appended::Fenced(fenced));
-    }
-    if let Some(missing) = find("missing") {
-        let row = append.rows.get(missing.number).ok_or_else(not_understood)?;
-        return Err(no_partition(&row.partition));
-    }
-    if find("refused").is_some() {
-        return Ok(Appended::Refused);
-    }
-    if find("early").is_some() {
-        return Ok(Appended::Early);
-    }
-    if find("forgotten").is_some() {
-        return Err(forgotten(append.id));
-    }
-    let is_new = find("new").is_some();
-    if !is_new && find("known").is_none() {
-        return Err(not_understood());
-    }
-    let places = match append.rows.len() {
-        0 if !places.is_empty() => Vec::new(),
-        count => in_order(append.id, places, count)?,
-    };
-    Ok(if is_new {
-        let rows = places.into_iter().map(Place::written);
-        Appended::Written(rows.collect::<Result<_>>()?)
-    } else {
-        Appended::Known(places.iter().map(|place| place.base).collect())
-    })
-}
-
-/// One a row, in the order of the rows.
-fn in_order(id: Id, places: &[Place], count: usize) -> Result<Vec<&Place>> {
-    let mut ordered = vec![None; count];
-    for place in places {
-        *ordered.get_mut(place.number).ok_or_else(not_understood)? = Some(place);
-    }
-    let ordered: Option<Vec<&Place>> = ordered.into_iter().collect();
-    // Some rows of it were trimmed so long ago that they are gone.
-    ordered.ok_or_else(|| forgotten(id))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What is not understood is no success: a newer schema may say what this code does not know.
-    #[test]
-    fn an_outcome_that_is_not_known_is_an_error() {
-        let append = Append {
-            id: Id::random(),
-            after: None,
-            rows: Vec::new(),
-            commits: Vec::new(),
-        };
-        let place = |outcome: &str| Place {
-            outcome: outcome.to_owned(),
-            number: 0,
-            base: 0,
-            appended_at: None,
-        };
-        assert!(answer(&append, &[place("postponed")]).is_err());
-        assert!(answer(&append, &[]).is_err());
-        let known = answer(&append, &[place("known")]);
-        assert_eq!(known.expect("an answer"), Appended::Known(Vec::new()));
+        settled(id, partitions, &read_places(&rows)?)
     }
 }

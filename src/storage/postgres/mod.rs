@@ -56,6 +56,7 @@ mod log;
 mod members;
 mod options;
 mod outbox;
+mod outcome;
 mod piece;
 mod schema;
 mod session;
