@@ -36,7 +36,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::message::Batch;
 use crate::producer::Producer;
 use crate::storage::Storage;
-use crate::storage::postgres::{Core, Ending, Outcome, PostgresStorage, Said, ended, ends_session};
+use crate::storage::postgres::{
+    CommitStep, Core, Ending, Outcome, PostgresStorage, ended, explain_commit,
+};
 
 /// Appending as part of a transaction.
 pub trait ProducerExt: sealed::Sealed {
@@ -143,73 +145,14 @@ pub async fn commit(mut transaction: PgTransaction<'_>) -> Result<()> {
         Err(error) => {
             // If that fails, too, the connection is gone, and with it the transaction.
             let _ = transaction.rollback().await;
-            return Err(explain(error, When::Before));
+            return Err(explain_commit(&error, CommitStep::Before));
         }
     };
     let result = transaction.commit().await;
     if let Some(xid) = xid {
         ended(xid);
     }
-    result.map_err(|error| explain(error, When::Committing))
-}
-
-#[derive(PartialEq, Eq)]
-enum When {
-    Before,
-    Committing,
-}
-
-fn explain(error: sqlx::Error, when: When) -> Error {
-    let (code, message, has_ended) = match &error {
-        sqlx::Error::Database(said) => {
-            let code = said.code().unwrap_or_default();
-            (code, said.message(), ends_session(&**said))
-        }
-        _ => (Default::default(), "", true),
-    };
-    let of = |kind, text: &str| Error::new(kind, text).with_source(Said::of(&error));
-    match &*code {
-        "25P02" => of(
-            ErrorKind::Invalid,
-            "the transaction was rolled back, because an earlier statement of it had failed: see what \
-             that said, and begin again",
-        ),
-        "ZF001" => of(
-            ErrorKind::Fenced,
-            "the transaction was rolled back, because the lease of a delivery that it commits was \
-             lost: the message reaches the new owner",
-        ),
-        "ZF002" => of(
-            ErrorKind::Invalid,
-            "the transaction was rolled back, because another one has done a delivery that it commits: \
-             nothing is left to do for this one",
-        ),
-        "40001" | "40P01" | "55P03" | "57014" => of(
-            ErrorKind::Unavailable,
-            "the transaction was rolled back, because it collided with another one: begin again",
-        ),
-        // Also where the server ended a session that idled in its transaction, or took too long for it.
-        _ if has_ended => match when {
-            When::Before => of(
-                ErrorKind::Unavailable,
-                "the connection broke before a transaction could commit, and nothing of it was \
-                 written: begin again",
-            ),
-            When::Committing => of(
-                ErrorKind::Unavailable,
-                "the connection broke while a transaction committed: look whether what it wrote is \
-                 there before it begins again",
-            )
-            .with_doubt(),
-        },
-        _ => of(
-            ErrorKind::Invalid,
-            &format!(
-                "the server rolled the transaction back instead of committing it: {message}; mend \
-                 that, and begin again"
-            ),
-        ),
-    }
+    result.map_err(|error| explain_commit(&error, CommitStep::Committing))
 }
 
 impl ProducerExt for Producer {

@@ -12,7 +12,7 @@ use sqlx::{ConnectOptions, Connection, Postgres};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::task::JoinSet;
 
-use super::error::{Fail, Whose};
+use super::fail::{Fail, Whose};
 use super::options::PostgresOptions;
 use super::session::takes_writes;
 use super::settings;

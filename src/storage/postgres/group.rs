@@ -10,6 +10,7 @@ use super::core::Core;
 use super::gate::Pass;
 use super::log::{as_bigint, slices};
 use super::piece::MOST_ROWS;
+use super::sqlstate::PROGRAM_LIMIT_EXCEEDED;
 use super::tell::tell;
 use super::value::Value;
 use crate::clock::to_micros;
@@ -221,7 +222,7 @@ impl Core {
         let released_so = self.try_run(leases, release, &values(Some(&text))).await;
         let rows = match released_so {
             // The queue of notifications is full: nobody is told, and who waits looks by itself.
-            Err(fail) if fail.code().as_deref() == Some("54000") => {
+            Err(fail) if fail.has_code(PROGRAM_LIMIT_EXCEEDED) => {
                 self.run(leases, release, &values(None)).await?
             }
             rows => rows.map_err(|fail| self.explain(fail, release))?,

@@ -21,8 +21,8 @@ use crate::error::{Error, Result};
 use crate::runtime;
 use alone::Alone;
 use connect::{Connections, Way};
-pub(crate) use error::Said;
-use error::Server;
+pub(crate) use explain::{CommitStep, explain_commit};
+use fail::{Access, Fail};
 use follow::Users;
 pub(crate) use follow::{Ending, ended};
 use gate::Gate;
@@ -32,7 +32,7 @@ use members::Sightings;
 pub use options::PostgresOptions;
 use piece::Pieces;
 pub use schema::schema_sql;
-pub(crate) use session::ends_session;
+use server::Server;
 use tell::Teller;
 use theirs::Theirs;
 pub(crate) use user::Outcome;
@@ -45,7 +45,8 @@ mod connect;
 mod core;
 mod credentials;
 mod end;
-mod error;
+mod explain;
+mod fail;
 mod follow;
 mod full_names;
 mod gate;
@@ -59,8 +60,10 @@ mod outbox;
 mod outcome;
 mod piece;
 mod schema;
+mod server;
 mod session;
 mod settings;
+mod sqlstate;
 pub(crate) mod tell;
 mod theirs;
 mod user;
@@ -120,10 +123,10 @@ impl PostgresStorage {
         let name = Server::new(&server, &options.schema);
         let way = Way::Told(Box::new(server), Arc::new(options.clone()));
         let connection = match connect::within(connect::ACQUIRE, way.connect()).await {
-            Some(connection) => connection.map_err(error::Fail::Connecting),
+            Some(connection) => connection.map_err(Fail::Connecting),
             None => Err(connect::silent()),
         };
-        let mut connection = connection.map_err(|fail| name.explain(fail, error::Access::Read))?;
+        let mut connection = connection.map_err(|fail| name.explain(fail, Access::Read))?;
         schema::prepare(&mut connection, &name, &options.of_opening()).await?;
         let here = Here::ask(&mut connection, &options.of_opening()).await;
         let limits_transactions = settings::limits_transactions(&connection);
@@ -171,7 +174,7 @@ impl PostgresStorage {
         let way = Way::As(pool.clone(), Arc::new(options.clone()));
         let pool = Theirs::new(pool);
         let connection = pool.acquire().await;
-        let mut connection = connection.map_err(|fail| name.explain(fail, error::Access::Read))?;
+        let mut connection = connection.map_err(|fail| name.explain(fail, Access::Read))?;
         if let Err(error) = schema::prepare(&mut connection, &name, &options.of_opening()).await {
             if error.is_transient() {
                 // What this session cannot do now, another one may.

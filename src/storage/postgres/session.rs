@@ -4,55 +4,13 @@
 //! What a session remembers (that it takes no writes, how statements are planned) is as old as the
 //! session. Whoever finds that out of one has reason to ask the others.
 
-use sqlx::error::DatabaseError;
-use sqlx::postgres::{PgConnection, PgDatabaseError, PgSeverity};
+use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Executor, Postgres, Row};
 
 use super::connect::{ANSWER, within};
 use super::core::Core;
-use super::error::Fail;
-
-/// What becomes of a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// It is good for another statement.
-    Stays,
-    /// What was prepared in it is of a schema that has changed, or was taken away. Nothing was written.
-    Outdated,
-    /// It takes no writes, and would not for as long as it lives: a standby, or a setting from when it
-    /// began.
-    ReadOnly,
-    /// It has ended, or is about to.
-    Ends,
-}
-
-impl Fate {
-    pub(super) fn of(said: &(dyn DatabaseError + 'static)) -> Self {
-        match &*said.code().unwrap_or_default() {
-            // Nothing of ours is unsupported, so this is "cached plan must not change result type". The
-            // others: a prepared statement that is not there, and one that is there already.
-            "0A000" | "26000" | "42P05" => Self::Outdated,
-            "25006" => Self::ReadOnly,
-            // Timeouts of a transaction and within one, which end the session; a broken protocol; a
-            // server that ends, an idle session that is ended.
-            "25P03" | "25P04" => Self::Ends,
-            code if code.starts_with("08") || code.starts_with("57P") => Self::Ends,
-            _ if is_fatal(said) => Self::Ends,
-            _ => Self::Stays,
-        }
-    }
-}
-
-/// Whatever it is: the server closes the session behind it.
-fn is_fatal(said: &(dyn DatabaseError + 'static)) -> bool {
-    let said = said.try_downcast_ref::<PgDatabaseError>();
-    said.is_some_and(|said| matches!(said.severity(), PgSeverity::Fatal | PgSeverity::Panic))
-}
-
-/// Whether the session is over with this, and what it was about to do in doubt.
-pub(crate) fn ends_session(said: &(dyn DatabaseError + 'static)) -> bool {
-    Fate::of(said) == Fate::Ends
-}
+use super::fail::Fail;
+use super::sqlstate::Fate;
 
 /// Whether a session takes writes: not on a standby, nor where that is a setting.
 pub(super) async fn takes_writes<'a>(

@@ -9,7 +9,7 @@ use sqlx::postgres::PgPool;
 use sqlx::{Connection, Postgres};
 
 use super::connect::{ANSWER, within};
-use super::error::{Fail, Whose};
+use super::fail::{Fail, Whose};
 use super::session::takes_writes;
 use crate::clock::{SystemClock, sleep};
 

@@ -8,11 +8,11 @@ use uuid::Uuid;
 
 use super::columns::{Reader, not_understood};
 use super::core::Core;
-use super::error::{Access, Fail};
+use super::fail::Fail;
+use super::sqlstate::Meaning;
 use super::log::as_bigint;
-use super::session::Fate;
 use super::value::{Value, write_into};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::storage::Lease;
 
 /// A transaction of the application.
@@ -95,41 +95,10 @@ impl Core {
     }
 
     fn explain_within(&self, fail: Fail) -> Error {
-        match fail.code().as_deref() {
-            Some("ZF003" | "3F000" | "42P01" | "42883") => {
-                // After a failover the storage may be in another place than it was.
-                self.here.doubt();
-                Error::invalid(format!(
-                    "the transaction is in another database than the storage, which is in the schema \
-                     {} in {}, or that has failed over since: this one can only be rolled back; begin \
-                     another one there",
-                    self.schema,
-                    self.server.name()
-                ))
-            }
-            // Where the constraint is checked at once.
-            Some("ZF001") => Error::new(
-                ErrorKind::Fenced,
-                "the lease of the delivery was lost: the transaction can only be rolled back",
-            ),
-            Some("ZF002") => Error::invalid(
-                "another transaction has done the delivery: this one can only be rolled back",
-            ),
-            Some("25P02") => Error::invalid(
-                "an earlier statement of the transaction has failed: it can only be rolled back",
-            ),
-            _ if fail.fate() == Fate::Outdated => Error::new(
-                ErrorKind::Unavailable,
-                "the schema of the storage was changed meanwhile: the transaction can only be rolled back; \
-                 begin again",
-            )
-            .with_source(self.server.explain(fail, Access::Read)),
-            Some("40001" | "40P01" | "55P03" | "57014") => Error::new(
-                ErrorKind::Unavailable,
-                "the transaction collided with another one, and can only be rolled back: begin again",
-            )
-            .with_source(self.server.explain(fail, Access::Read)),
-            _ => self.server.explain(fail, Access::Read),
+        if matches!(fail.meaning(), Meaning::OtherDatabase | Meaning::SchemaIncomplete) {
+            // After a failover the storage may be in another place than it was.
+            self.here.doubt();
         }
+        self.server.explain_in_transaction(fail)
     }
 }
