@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::str::FromStr;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 use sqlx::Row;
 use sqlx::postgres::{PgRow, PgValueFormat};
 use uuid::Uuid;
@@ -22,28 +22,14 @@ pub(super) struct Columns {
     attributes: Option<(Bytes, Bytes)>,
 }
 
-/// The flag and the number of messages, as [`Records::encode`] writes them.
-const HEAD: usize = 1 + size_of::<u32>();
-const HAS_ATTRIBUTES: u8 = 1;
-
 impl Columns {
     pub(super) fn of(records: &Records) -> Self {
-        let len = size_of_val(records.ends());
-        let mut ends = Vec::with_capacity(len);
-        records.ends().iter().for_each(|end| ends.put_u32_le(*end));
-        let plain = HEAD + size_of::<u32>() + len + records.bodies().len();
-        let attributes = (records.encoded_len() > plain).then(|| {
-            let mut encoded = BytesMut::zeroed(records.encoded_len());
-            records.encode(&mut encoded);
-            let mut ends = encoded.freeze().slice(plain + size_of::<u32>()..);
-            let bytes = ends.split_off(len);
-            (ends, bytes)
-        });
+        let attributes = records.attributes();
         Self {
             count: records.len() as i32,
-            ends: ends.into(),
+            ends: encode_ends(records.ends()),
             bodies: records.bodies().clone(),
-            attributes,
+            attributes: attributes.map(|(ends, bytes)| (encode_ends(ends), bytes.clone())),
         }
     }
 
@@ -238,22 +224,9 @@ impl<'r> Reader<'r> {
         if ends.len() != count as usize * size_of::<u32>() || !is_whole {
             return Err(damaged(base));
         }
-        let mut encoded = Vec::with_capacity(
-            HEAD + 2 * (size_of::<u32>() + ends.len())
-                + bodies.len()
-                + attributes.as_ref().map_or(0, |bytes| bytes.len()),
-        );
-        encoded.put_u8(if attributes.is_some() {
-            HAS_ATTRIBUTES
-        } else {
-            0
-        });
-        encoded.put_u32_le(count);
-        put_column(&mut encoded, &ends, &bodies);
-        if let Some(attributes) = attributes {
-            put_column(&mut encoded, &attribute_ends, &attributes);
-        }
-        let records = Records::decode(&encoded.into()).map_err(|_| damaged(base))?;
+        let attributes = attributes.as_deref().map(|bytes| (&*attribute_ends, bytes));
+        let records = Records::of_columns((&ends, &bodies), attributes);
+        let records = records.map_err(|_| damaged(base))?;
         Ok(Some(StoredBatch {
             base_offset: u64::try_from(base).map_err(|_| damaged(base))?,
             appended_at,
@@ -262,10 +235,11 @@ impl<'r> Reader<'r> {
     }
 }
 
-fn put_column(encoded: &mut Vec<u8>, ends: &[u8], bytes: &[u8]) {
-    encoded.put_u32_le(bytes.len() as u32);
-    encoded.put_slice(ends);
-    encoded.put_slice(bytes);
+/// In four bytes each, the low one first.
+fn encode_ends(ends: &[u32]) -> Bytes {
+    let mut encoded = Vec::with_capacity(size_of_val(ends));
+    ends.iter().for_each(|end| encoded.put_u32_le(*end));
+    encoded.into()
 }
 
 fn decode_array<T: FromStr, const N: usize>(
@@ -365,11 +339,11 @@ pub(crate) fn fuzz(data: &[u8]) {
     }
 }
 
-#[cfg(test)]
 #[allow(
     clippy::single_range_in_vec_init,
     reason = "a list of one range is meant"
 )]
+#[cfg(test)]
 mod tests {
     use super::*;
 
