@@ -9,8 +9,8 @@ use super::columns::{Reader, not_understood};
 use super::connect::{ACQUIRE, within};
 use super::core::Core;
 use super::options::PostgresOptions;
-use super::schema::for_schema;
 use super::settings::message;
+use super::template::for_schema;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The place, as the server says it; unknown at first.

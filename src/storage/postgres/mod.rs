@@ -65,6 +65,7 @@ mod session;
 mod settings;
 mod sqlstate;
 pub(crate) mod tell;
+mod template;
 mod theirs;
 mod user;
 mod value;

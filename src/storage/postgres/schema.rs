@@ -12,6 +12,7 @@ use super::sqlstate::{
     DUPLICATE_FUNCTION, DUPLICATE_OBJECT, DUPLICATE_SCHEMA, DUPLICATE_TABLE, INSUFFICIENT_PRIVILEGE,
     INVALID_SCHEMA_NAME, SERIALIZATION_FAILURE, UNDEFINED_COLUMN, UNDEFINED_TABLE, UNIQUE_VIOLATION,
 };
+use super::template::for_schema;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What makes each version out of the one before, in the order in which its parts need each other;
@@ -34,11 +35,6 @@ const STEPS: &[&[&str]] = &[&[
 
 /// The version that this code reads and writes.
 const VERSION: i32 = STEPS.len() as i32;
-
-/// SQL as it stands in its file, for a schema.
-pub(super) fn for_schema(sql: &str, schema: &str) -> String {
-    sql.replace("{schema}", &format!("\"{schema}\""))
-}
 
 /// The SQL that makes the schema, or brings an older one up to date: for those who open a storage
 /// with a role that has no right to do so. It is one statement; run it with any client, as often as

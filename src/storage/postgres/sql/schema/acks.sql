@@ -34,8 +34,7 @@
         place text, stream text, part int, grp text, claimer uuid, at_epoch bigint, at_offset bigint,
         OUT outcome text, OUT transaction text
     ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    {by_index} AS $function$
     DECLARE
         me xid8 := {schema}.begin_in(place);
         lease {schema}.leases;
@@ -77,8 +76,7 @@
     -- which cannot be locked if it was updated since (40001).
     CREATE FUNCTION {schema}.check_ack() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    {by_index} AS $function$
     DECLARE
         lease {schema}.leases;
         last {schema}.positions;
@@ -121,8 +119,7 @@
         id bigint, at_position bigint, at_acked int8multirange,
         OUT "position" bigint, OUT acked int8multirange
     ) STABLE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    {by_index} AS $function$
     DECLARE
         since bigint;
         more int8multirange;
@@ -160,8 +157,7 @@
     -- holds the lock of the lease.
     CREATE FUNCTION {schema}.drop_acks(id bigint, before bigint) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    {by_index} AS $function$
     DECLARE
         low bigint;
         high bigint;

@@ -76,8 +76,7 @@
     ) RETURNS TABLE (
         outcome text, ord int, stream_id int, partition int, base_offset bigint, appended_at timestamptz
     ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    {by_index} AS $function$
     DECLARE
         has_commits boolean := cardinality(c_groups) > 0;
         has_rows boolean := cardinality(streams) > 0;
@@ -204,8 +203,7 @@
         id uuid, before uuid, stream text, part int,
         OUT stream_id int, OUT base_offset bigint, OUT appended_at timestamptz
     ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    {by_index} AS $function$
     BEGIN
         PERFORM {schema}.begin_write();
         IF before IS NOT NULL THEN
@@ -238,8 +236,7 @@
     CREATE FUNCTION {schema}.settle(id uuid, streams text[], parts int[])
     RETURNS TABLE (outcome text, ord int, base_offset bigint)
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    {by_index} AS $function$
     DECLARE
         mine boolean;
     BEGIN

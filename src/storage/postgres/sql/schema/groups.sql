@@ -15,8 +15,7 @@
     CREATE FUNCTION {schema}.create_group(
         stream text, part int, grp text, place text, at_offset bigint, at_time timestamptz
     ) RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    {by_index} AS $function$
     DECLARE
         sid int;
         id bigint;
@@ -56,8 +55,7 @@
         attempted bigint[], attempts int[], start_offset bigint, end_offset bigint,
         incarnation bigint, lives boolean, member uuid
     ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    {by_index} AS $function$
     DECLARE
         lease {schema}.leases;
         last {schema}.positions;
@@ -128,8 +126,7 @@
         done text, attempted bigint[], attempts int[],
         OUT "position" bigint, OUT acked bigint[]
     ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    {by_index} AS $function$
     DECLARE
         now_here bigint := {schema}.incarnation();
         id bigint;
@@ -156,8 +153,7 @@
     -- Whether the lease was this one. Locks the lease.
     CREATE FUNCTION {schema}.release(stream text, part int, grp text, claimer uuid, at_epoch bigint)
     RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    {by_index} AS $function$
     DECLARE
         now_here bigint := {schema}.incarnation();
         id bigint;
@@ -189,8 +185,7 @@
         attempted bigint[], attempts int[], start_offset bigint, end_offset bigint,
         incarnation bigint, lives boolean, member uuid
     ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    {by_index} AS $function$
     DECLARE
         lease {schema}.leases;
         is_done boolean;

@@ -4,8 +4,7 @@
         attempted bigint[], attempts int[], start_offset bigint, end_offset bigint,
         incarnation bigint, lives boolean, member uuid
     ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    {by_index} AS $function$
     DECLARE
         lease {schema}.leases;
         last {schema}.positions;

@@ -7,8 +7,7 @@
     -- sweep. Locks the floor, then the partition: appends do not wait for a sweep that is under way.
     CREATE FUNCTION {schema}.trim(stream text, part int, before bigint) RETURNS bigint
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    {by_index} AS $function$
     DECLARE
         sid int;
         floor {schema}.floors;
@@ -63,8 +62,7 @@
         stream text, part int, at_most int, bytes bigint DEFAULT 16777216
     ) RETURNS boolean
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    {by_index} AS $function$
     DECLARE
         floor {schema}.floors;
         b record;

@@ -111,8 +111,7 @@
     -- view has to take all batches apart to find an offset.
     CREATE FUNCTION {schema}.tail(stream text, most int DEFAULT 10, before bigint DEFAULT NULL)
     RETURNS SETOF {schema}.messages STABLE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    {by_index} AS $function$
     DECLARE
         log record;
         low bigint;
