@@ -139,7 +139,7 @@ impl Core {
             ];
             if append.after.is_none() && self.may_be_alone(&self.pool, &self.appends_alone) {
                 let without_after = &values[..values.len() - 1];
-                let places = self.places(&self.sql.append_alone, without_after).await?;
+                let places = self.places(&self.sql.append_fast, without_after).await?;
                 if !places.is_empty() {
                     return Ok(places);
                 }

@@ -70,7 +70,7 @@ pub(super) struct Sql {
     /// What each of them begins with, and no other of this server.
     pub(super) mark: String,
     pub(super) cancel: Statement,
-    pub(super) append_alone: Statement,
+    pub(super) append_fast: Statement,
     pub(super) append_plain: Statement,
     pub(super) append_one: Statement,
     pub(super) append_many: Statement,
@@ -83,7 +83,7 @@ pub(super) struct Sql {
     pub(super) streams_near: Statement,
     pub(super) create_group: Statement,
     pub(super) claim: Statement,
-    pub(super) commit_alone: Statement,
+    pub(super) commit_fast: Statement,
     pub(super) commit: Statement,
     pub(super) release: Statement,
     pub(super) groups: Statement,
@@ -91,7 +91,7 @@ pub(super) struct Sql {
     pub(super) trim: Statement,
     pub(super) sweep: Statement,
     pub(super) here: Statement,
-    pub(super) look: Statement,
+    pub(super) ended_transactions: Statement,
     pub(super) move_outbox: Statement,
     /// Within a transaction of the application.
     pub(super) append_one_in: Arc<str>,
@@ -125,7 +125,7 @@ impl Sql {
         let within = |sql: &str| for_schema(&to_be_sent(sql), &options.schema).into();
         Self {
             cancel: read(include_str!("sql/cancel.sql")),
-            append_alone: write(include_str!("sql/append_alone.sql")),
+            append_fast: write(include_str!("sql/append_fast.sql")),
             append_plain: write(include_str!("sql/append_plain.sql")),
             append_one: write(include_str!("sql/append_one.sql")),
             append_many: write(include_str!("sql/append_many.sql")),
@@ -143,7 +143,7 @@ impl Sql {
                 "SELECT current_setting('transaction_isolation') = 'read committed', c.* \
                  FROM {schema}.claim($1, $2, $3, $4, $5, $6, $7, $8) c",
             ),
-            commit_alone: write(include_str!("sql/commit_alone.sql")),
+            commit_fast: write(include_str!("sql/commit_fast.sql")),
             commit: write(
                 r#"SELECT "position", acked FROM {schema}.commit($1, $2, $3, $4, $5, $6, $7, $8)
                    WHERE "position" IS NOT NULL"#,
@@ -154,7 +154,7 @@ impl Sql {
             trim: write("SELECT {schema}.trim($1, $2, $3)"),
             sweep: write("SELECT {schema}.sweep($1, $2, $3, $4)"),
             here: read("SELECT {schema}.incarnation()::text"),
-            look: read(include_str!("sql/look.sql")),
+            ended_transactions: read(include_str!("sql/ended_transactions.sql")),
             move_outbox: write(include_str!("sql/move_outbox.sql")),
             append_one_in: within(include_str!("sql/append_one_in.sql")),
             append_many_in: within(include_str!("sql/append_many_in.sql")),

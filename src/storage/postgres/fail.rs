@@ -104,7 +104,7 @@ const OUR_KEYS: [&str; 8] = [
     "batches_id",
     "positions_pkey",
     "ids_pkey",
-    "floors_pkey",
+    "trim_state_pkey",
     "leases_name",
     "streams_name_key",
     "partitions_pkey",

@@ -193,7 +193,7 @@ impl Core {
         );
         if offsets.is_empty() && self.may_be_alone(&self.leases, &self.commits_alone) {
             let without_attempts = &values[..values.len() - 2];
-            let commit = self.run(&self.leases, &self.sql.commit_alone, without_attempts);
+            let commit = self.run(&self.leases, &self.sql.commit_fast, without_attempts);
             if let Some(row) = commit.await?.first() {
                 return Reader::new(row).committed();
             }

@@ -237,7 +237,7 @@ impl Task {
     /// when the lease runs out. False if the session is of no use.
     async fn enrol(&self, listener: &mut PgListener) -> bool {
         let shared = &*self.0;
-        let sql = for_schema("SELECT {schema}.enrol($1)", &shared.channel);
+        let sql = for_schema("SELECT {schema}.register($1)", &shared.channel);
         let member = Value::Id(Uuid::from_u128(shared.member.0));
         let sql = write_into(&sql, &[member]);
         let enrolled = listener.fetch_one(sqlx::raw_sql(AssertSqlSafe(sql))).await;

@@ -88,7 +88,7 @@ impl Following {
                     .for_each(|open| asked.add(open));
             }
             let values = asked.values();
-            let rows = core.run(&core.leases, &core.sql.look, &values).await?;
+            let rows = core.run(&core.leases, &core.sql.ended_transactions, &values).await?;
             for row in &rows {
                 let mut columns = Reader::new(row);
                 let number = *columns.numbered(&mut numbers)?;

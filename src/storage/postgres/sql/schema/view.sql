@@ -97,13 +97,13 @@
         FROM {schema}.batches b
         JOIN {schema}.streams s USING (stream_id)
         LEFT JOIN (
-            SELECT f.stream_id, f.partition, max(f.start_offset) AS start_offset
-            FROM {schema}.floors f GROUP BY f.stream_id, f.partition
-        ) f USING (stream_id, partition)
+            SELECT t.stream_id, t.partition, max(t.start_offset) AS start_offset
+            FROM {schema}.trim_state t GROUP BY t.stream_id, t.partition
+        ) t USING (stream_id, partition)
         CROSS JOIN LATERAL {schema}.unpack(
             b.base_offset, b.ends, b.bodies, b.attribute_ends, b.attributes
         ) m
-        WHERE b.base_offset >= coalesce(f.start_offset, 0);
+        WHERE b.base_offset >= coalesce(t.start_offset, 0);
 
     COMMENT ON VIEW {schema}.messages IS 'the log, one row a message; the newest: tail(stream)';
 
