@@ -37,7 +37,7 @@ use crate::message::Batch;
 use crate::producer::Producer;
 use crate::storage::Storage;
 use crate::storage::postgres::{
-    CommitStep, Core, Ending, Outcome, PostgresStorage, ended, explain_commit,
+    CommitOutcome, CommitStep, Ending, PostgresStorage, Transactions, ended, explain_commit,
 };
 
 /// Appending as part of a transaction.
@@ -162,15 +162,15 @@ impl ProducerExt for Producer {
         messages: impl Into<Batch> + Send,
     ) -> Result<()> {
         let batch = messages.into();
-        let core = match core(self.flow().storage()) {
-            Ok(core) => core.clone(),
+        let transactions = match transactions(self.flow().storage()) {
+            Ok(transactions) => transactions.clone(),
             Err(error) => return Err(error.with_unsent(batch)),
         };
         let (append, batch) = self.lay_out(batch).await?;
         if append.rows.is_empty() {
             return Ok(());
         }
-        let written = core.append_in(transaction, &append).await;
+        let written = transactions.append_in(transaction, &append).await;
         written.map_err(|error| error.with_unsent(batch))
     }
 }
@@ -184,26 +184,30 @@ impl DeliveryExt for Delivery {
 impl DeliveryExt for Commit {
     async fn commit_in(&self, transaction: &mut PgTransaction<'_>) -> Result<()> {
         let (session, offset) = (self.session(), self.offset());
-        let core = core(session.storage())?;
+        let transactions = transactions(session.storage())?;
         // Before it is sent: if this future is dropped meanwhile, it may be written all the same.
         let before = session.entrust(offset, None);
         let put_back = || match before {
             Some(_) => drop(session.entrust(offset, before)),
             None => session.take_back(offset),
         };
-        match core.commit_in(transaction, session.lease(), offset).await {
-            Ok(Outcome::Stands(stands_in)) => {
+        match transactions
+            .commit_in(transaction, session.lease(), offset)
+            .await
+        {
+            Ok(CommitOutcome::Stands(stands_in)) => {
                 session.entrust(offset, Some(stands_in.xid));
                 let ending = ending(session, offset, stands_in.xid);
-                core.follow_ack(stands_in, session.lease().group.clone(), offset, ending);
+                let group = session.lease().group.clone();
+                transactions.track_ack(stands_in, group, offset, ending);
                 Ok(())
             }
-            Ok(Outcome::Fenced) => {
+            Ok(CommitOutcome::Fenced) => {
                 put_back();
                 session.fence();
                 Err(session.end_error())
             }
-            Ok(Outcome::Taken) => {
+            Ok(CommitOutcome::Taken) => {
                 put_back();
                 Err(Error::invalid(format!(
                     "the message at offset {offset} is done by another transaction, {}: roll this \
@@ -229,10 +233,10 @@ fn ending(session: &Arc<Session>, offset: u64, xid: u64) -> Ending {
     })
 }
 
-fn core(storage: &Arc<dyn Storage>) -> Result<&Arc<Core>> {
+fn transactions(storage: &Arc<dyn Storage>) -> Result<&Arc<Transactions>> {
     let storage: &dyn Any = &**storage;
     let storage = storage.downcast_ref::<PostgresStorage>();
-    storage.map(PostgresStorage::core).ok_or_else(|| {
+    storage.map(PostgresStorage::transactions).ok_or_else(|| {
         Error::new(
             ErrorKind::Unsupported,
             "append_in and commit_in are for PostgreSQL: another storage takes no part in transactions \

@@ -8,7 +8,7 @@ use sqlx::Row;
 use sqlx::postgres::{PgRow, PgValueFormat};
 use uuid::Uuid;
 
-use super::members::Sightings;
+use super::liveness::FailureDetector;
 use crate::clock::from_micros;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{GroupState, Id, Progress, Ranges, Records, StoredBatch};
@@ -179,7 +179,7 @@ impl<'r> Reader<'r> {
     }
 
     /// What `state` of the schema gives.
-    pub(super) fn state(&mut self, sightings: &Sightings) -> Result<GroupState> {
+    pub(super) fn state(&mut self, detector: &FailureDetector) -> Result<GroupState> {
         let owner = self.id()?;
         let epoch = self.offset()?;
         let generation = self.offset()?;
@@ -195,11 +195,11 @@ impl<'r> Reader<'r> {
         attempts.sort_unstable();
         let bounds = self.bounds()?;
         let incarnation = self.bigint()?.unwrap_or_default() as u64;
-        let lives = self.optional_bool()?;
+        let is_alive = self.optional_bool()?;
         Ok(GroupState {
             owner,
             // Where its process is not known, it is the owner that is not there.
-            liveness: sightings.of(self.id()?.or(owner), lives),
+            liveness: detector.liveness_of(self.id()?.or(owner), is_alive),
             epoch,
             generation,
             progress,

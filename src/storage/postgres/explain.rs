@@ -26,14 +26,18 @@ impl Server {
                 | sqlx::Error::WorkerCrashed),
             ) => {
                 let cause = self.cause(&error);
-                let text = format!("the connection to {} broke: {cause}; try again", self.name());
+                let text = format!(
+                    "the connection to {} broke: {cause}; try again",
+                    self.name()
+                );
                 self.doubtful(Error::new(ErrorKind::Unavailable, text), access)
                     .with_source(Said(self.scrub(&error.to_string())))
             }
             Fail::Running(error) => {
                 let text = format!(
                     "an answer of {} is not understood: is its schema {} the one of this flowstream?",
-                    self.name(), self.schema
+                    self.name(),
+                    self.schema
                 );
                 Error::new(ErrorKind::Internal, text)
                     .with_source(Said(self.scrub(&error.to_string())))
@@ -51,7 +55,7 @@ impl Server {
 
     fn explain_in_use(&self, whose: Whose, most: u32) -> Error {
         let what = match whose {
-            Whose::Theirs => format!(
+            Whose::Application => format!(
                 "the application's pool has {most}, and all are in use, or being made: give them back \
                  sooner, or enlarge the pool (PgPoolOptions::max_connections)"
             ),
@@ -60,7 +64,10 @@ impl Server {
                  takes more (PostgresOptions::max_connections)"
             ),
         };
-        let text = format!("no connection to {} became free in time: {what}", self.name());
+        let text = format!(
+            "no connection to {} became free in time: {what}",
+            self.name()
+        );
         Error::new(ErrorKind::Unavailable, text)
     }
 
@@ -180,7 +187,8 @@ impl Server {
         }
         let message = self.scrub(said.message());
         let text = self.text_of_statement(meaning, &code, &message);
-        let error = Error::new(kind_of_statement(meaning), text).with_source(Said(format!("SQLSTATE {code}: {message}")));
+        let error = Error::new(kind_of_statement(meaning), text)
+            .with_source(Said(format!("SQLSTATE {code}: {message}")));
         // It may have been told to end between the commit and the answer.
         if Fate::of(said) == Fate::Ends {
             return self.doubtful(error, access);

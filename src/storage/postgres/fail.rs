@@ -1,8 +1,6 @@
 //! Why a statement has no answer.
 
-use super::sqlstate::{
-    Fate, Meaning, QUERY_CANCELED, SERIALIZATION_FAILURE, UNIQUE_VIOLATION,
-};
+use super::sqlstate::{Fate, Meaning, QUERY_CANCELED, SERIALIZATION_FAILURE, UNIQUE_VIOLATION};
 
 /// Why a statement has no answer.
 #[derive(Debug)]
@@ -20,7 +18,7 @@ pub(super) enum Fail {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Whose {
     /// Those of a pool that the application gave.
-    Theirs,
+    Application,
     Ours,
 }
 

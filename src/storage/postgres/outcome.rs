@@ -174,7 +174,10 @@ mod tests {
         let error = AppendOutcome::parse("postponed").expect_err("no success");
         assert_eq!(error.kind(), ErrorKind::Internal);
         let text = error.to_string();
-        assert!(text.contains("\"postponed\"") && text.contains("update"), "{text}");
+        assert!(
+            text.contains("\"postponed\"") && text.contains("update"),
+            "{text}"
+        );
         for (text, outcome) in [
             ("new", AppendOutcome::New),
             ("known", AppendOutcome::Known),

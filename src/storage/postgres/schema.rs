@@ -3,16 +3,17 @@
 use sqlx::postgres::PgConnection;
 use sqlx::{Executor, Row};
 
-use super::connect::within;
 use super::fail::{Access, Fail};
-use super::server::Server;
 use super::options::PostgresOptions;
+use super::server::Server;
 use super::settings::message;
 use super::sqlstate::{
-    DUPLICATE_FUNCTION, DUPLICATE_OBJECT, DUPLICATE_SCHEMA, DUPLICATE_TABLE, INSUFFICIENT_PRIVILEGE,
-    INVALID_SCHEMA_NAME, SERIALIZATION_FAILURE, UNDEFINED_COLUMN, UNDEFINED_TABLE, UNIQUE_VIOLATION,
+    DUPLICATE_FUNCTION, DUPLICATE_OBJECT, DUPLICATE_SCHEMA, DUPLICATE_TABLE,
+    INSUFFICIENT_PRIVILEGE, INVALID_SCHEMA_NAME, SERIALIZATION_FAILURE, UNDEFINED_COLUMN,
+    UNDEFINED_TABLE, UNIQUE_VIOLATION,
 };
 use super::template::for_schema;
+use super::timeouts::within;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What makes each version out of the one before, in the order in which its parts need each other;
@@ -185,7 +186,9 @@ async fn make(
             // Another made it meanwhile, seen through an older snapshot.
             Some(SERIALIZATION_FAILURE | UNIQUE_VIOLATION | DUPLICATE_SCHEMA)
                 if attempt < ATTEMPTS => {}
-            Some(DUPLICATE_TABLE | DUPLICATE_OBJECT | DUPLICATE_FUNCTION) => return Ok(Some(fail.said())),
+            Some(DUPLICATE_TABLE | DUPLICATE_OBJECT | DUPLICATE_FUNCTION) => {
+                return Ok(Some(fail.said()));
+            }
             Some(INSUFFICIENT_PRIVILEGE) => {
                 return Err(missing(
                     server,

@@ -1,16 +1,10 @@
-//! What an error of the server says of the session that it came in: whether that is good for anything
-//! more.
-//!
-//! What a session remembers (that it takes no writes, how statements are planned) is as old as the
-//! session. Whoever finds that out of one has reason to ask the others.
+//! What a session remembers: whether it takes writes, and how its statements are planned. Both are as old as
+//! the session.
 
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Executor, Postgres, Row};
 
-use super::connect::{ANSWER, within};
-use super::core::Core;
-use super::fail::Fail;
-use super::sqlstate::Fate;
+use super::timeouts::{ANSWER, within};
 
 /// Whether a session takes writes: not on a standby, nor where that is a setting.
 pub(super) async fn takes_writes<'a>(
@@ -26,30 +20,4 @@ pub(super) async fn takes_writes<'a>(
 pub(super) async fn forget_plans(session: &mut PgConnection) -> bool {
     let forgetting = within(ANSWER, session.clear_cached_statements());
     matches!(forgetting.await, Some(Ok(())))
-}
-
-impl Core {
-    /// A session was found to take no writes. The others are asked before they are used again, and the
-    /// one that listens is asked now.
-    pub(super) fn doubt_sessions(&self) {
-        self.pool.doubt();
-        self.leases.doubt();
-        self.listening.doubt();
-    }
-
-    /// What a statement in a transaction of the application found out about its session, which stays with
-    /// the application: that can only roll back.
-    pub(super) async fn heed_within(&self, session: &mut PgConnection, fail: &Fail) {
-        match fail.fate() {
-            Fate::Outdated => {
-                // Else the next transaction there fails as well.
-                forget_plans(session).await;
-            }
-            Fate::ReadOnly => {
-                self.here.doubt();
-                self.doubt_sessions();
-            }
-            Fate::Ends | Fate::Stays => {}
-        }
-    }
 }
