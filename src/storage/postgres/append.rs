@@ -20,6 +20,7 @@ use crate::storage::{Append, Appended, Id, Lease, Notification, Partition, Range
 pub(super) struct Appends {
     executor: Arc<Executor>,
     announcer: Arc<Announcer>,
+    /// Of appends of one row: of those that found somebody in their way.
     fast_path: FastPath,
 }
 
@@ -49,6 +50,7 @@ impl Appends {
         Ok(answer)
     }
 
+    /// One row, with the cheapest statement that may do: the dearer ones say what is the matter.
     async fn append_one(&self, append: &Append, row: &Row) -> Result<Vec<Place>> {
         let sql = &self.executor.sql;
         let id = Value::Id(Uuid::from_u128(append.id.0));
@@ -110,6 +112,7 @@ impl Appends {
         self.places(&sql.append_one, &values).await
     }
 
+    /// Whether an append is to try the way without a function.
     fn may_go_fast(&self) -> bool {
         self.executor.has_settings_of_ours(&self.executor.pools.log) && self.fast_path.is_likely()
     }
@@ -121,6 +124,7 @@ impl Appends {
         read_places(&rows)
     }
 
+    /// Any number of rows, also none.
     async fn append_many(&self, append: &Append) -> Result<Vec<Place>> {
         let id = Uuid::from_u128(append.id.0);
         let after = append.after.map(|after| Uuid::from_u128(after.0));

@@ -54,7 +54,7 @@ impl ApplicationPool {
         }
     }
 
-    /// The pool does not say why it has none.
+    /// Why there is no connection, which the pool does not say.
     fn explain(&self, error: sqlx::Error) -> Fail {
         let pool = &self.0.pool;
         let most = pool.options().get_max_connections();
@@ -65,7 +65,7 @@ impl ApplicationPool {
         }
     }
 
-    /// What nobody uses or waits for, if it still lives.
+    /// A connection that nobody uses or waits for, if it still lives.
     pub(super) async fn take_idle(&self) -> Option<PoolConnection<Postgres>> {
         let mut connection = self.0.pool.try_acquire()?;
         let is_good = match self.has_to_ask() {
@@ -83,7 +83,7 @@ impl ApplicationPool {
     /// does not get them either.
     pub(super) fn doubt(&self) {
         let shared = &self.0;
-        // Release, and before the swap: a task that is at it finds the count raised, and goes on.
+        // Release, and before the swap: a task that looks at the count from now on goes on.
         shared.doubts.fetch_add(1, Ordering::AcqRel);
         // Acquire and release: one task at a time, and each sees what the one before did.
         if shared.is_weeding.swap(true, Ordering::AcqRel) {
@@ -99,6 +99,7 @@ impl ApplicationPool {
                     sleep(&clock, pause).await;
                     weeding.0.weed().await;
                 }
+                // Acquire: as above.
                 if weeding.0.0.doubts.load(Ordering::Acquire) == doubts {
                     return;
                 }
@@ -106,6 +107,7 @@ impl ApplicationPool {
         });
     }
 
+    /// Whether a session is to be asked before it is used.
     fn has_to_ask(&self) -> bool {
         // Acquire: who sees the end of a weeding sees what it closed.
         self.0.is_weeding.load(Ordering::Acquire)

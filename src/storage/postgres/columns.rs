@@ -18,7 +18,7 @@ pub(super) struct Columns {
     pub(super) count: i32,
     pub(super) ends: Bytes,
     pub(super) bodies: Bytes,
-    /// Where each ends, and the attributes.
+    /// Where the attributes of each message end, and the attributes; `None` where no message has any.
     attributes: Option<(Bytes, Bytes)>,
 }
 
@@ -105,7 +105,7 @@ impl<'r> Reader<'r> {
         self.fixed(i64::from_be_bytes, |text| text.parse().ok())
     }
 
-    /// An offset, an epoch, a generation.
+    /// A number that is never negative: an offset, an epoch, a generation.
     pub(super) fn offset(&mut self) -> Result<u64> {
         let value = self.bigint()?.ok_or_else(not_understood)?;
         u64::try_from(value).map_err(|_| nonsense())
@@ -157,14 +157,14 @@ impl<'r> Reader<'r> {
         }
     }
 
-    /// Position and acked ranges.
+    /// The progress in two columns: the position, and the acked ranges as text.
     pub(super) fn progress(&mut self) -> Result<Progress> {
         let mut progress = Progress::at(self.offset()?);
         progress.merge(&decode_ranges(self.text()?).ok_or_else(nonsense)?);
         Ok(progress)
     }
 
-    /// What a commit gives: the position; where the acked ranges begin, and then where they end.
+    /// The progress as a commit gives it: the position; where the acked ranges begin, and then where they end.
     pub(super) fn committed(&mut self) -> Result<Progress> {
         let mut progress = Progress::at(self.offset()?);
         let bounds = self.array(i64::from_be_bytes)?;
@@ -178,7 +178,7 @@ impl<'r> Reader<'r> {
         Ok(progress)
     }
 
-    /// What `state` of the schema gives.
+    /// How a group stands, as `state` of the schema gives it.
     pub(super) fn state(&mut self, detector: &FailureDetector) -> Result<GroupState> {
         let owner = self.id()?;
         let epoch = self.offset()?;
@@ -235,7 +235,7 @@ impl<'r> Reader<'r> {
     }
 }
 
-/// In four bytes each, the low one first.
+/// The ends of values as the schema keeps them: in four bytes each, the low one first.
 fn encode_ends(ends: &[u32]) -> Bytes {
     let mut encoded = Vec::with_capacity(size_of_val(ends));
     ends.iter().for_each(|end| encoded.put_u32_le(*end));
@@ -267,7 +267,7 @@ fn decode_array<T: FromStr, const N: usize>(
     elements.collect()
 }
 
-/// As `bytea_output = hex` has it, which messages begin with.
+/// The bytes of a `bytea` in text: as `bytea_output = hex` has it, which messages begin with.
 fn decode_hex(text: &[u8]) -> Option<Vec<u8>> {
     let (pairs, []) = text.strip_prefix(b"\\x")?.as_chunks() else {
         return None;
@@ -279,7 +279,7 @@ fn decode_hex(text: &[u8]) -> Option<Vec<u8>> {
     bytes.collect()
 }
 
-/// As the server reads and writes an `int8multirange`.
+/// Ranges as the server reads and writes an `int8multirange`.
 pub(super) fn encode_ranges(ranges: &Ranges) -> String {
     let mut text = String::from("{");
     for range in ranges.iter() {
@@ -310,7 +310,7 @@ pub(super) fn not_understood() -> Error {
     )
 }
 
-/// Somebody else wrote that.
+/// That a row holds what somebody else wrote.
 pub(super) fn nonsense() -> Error {
     Error::new(
         ErrorKind::Data,
@@ -325,7 +325,7 @@ pub(super) fn damaged(base: i64) -> Error {
     )
 }
 
-/// Values of columns, in both formats.
+/// Decodes values of columns, in both formats, out of any bytes.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn fuzz(data: &[u8]) {
     for format in [PgValueFormat::Binary, PgValueFormat::Text] {

@@ -29,7 +29,7 @@ const STALE: Duration = Duration::from_secs(300);
 #[derive(Clone)]
 pub(super) enum Way {
     Told(Box<PgConnectOptions>, Arc<PostgresOptions>),
-    /// As the application's pool makes its own by now, with its hooks: its password may change, and it may
+    /// As the pool of the application makes its own connections by now, with its hooks: its password may change, and it may
     /// say in each session which role that has.
     As(PgPool, Arc<PostgresOptions>),
 }
@@ -85,7 +85,7 @@ impl Way {
 pub(super) enum Connections {
     Ours(Arc<Kept>),
     Application(ApplicationPool),
-    /// Ours; while that is in use, whichever comes first, of the pool or ours. So nothing waits for the
+    /// One of ours; while that is in use, whichever comes first, of the pool or ours. So nothing waits for the
     /// application.
     Beside(Arc<Kept>, ApplicationPool),
 }
@@ -232,7 +232,7 @@ pub(super) struct Kept {
     idle: Mutex<Vec<Idle>>,
     /// How often a session was found to take no writes.
     doubts: AtomicU64,
-    /// What was made, or asked, when there had been fewer doubts is closed.
+    /// A session that was made, or asked, when there had been fewer doubts is closed.
     forgotten: AtomicU64,
     clock: SystemClock,
 }

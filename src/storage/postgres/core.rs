@@ -62,7 +62,7 @@ struct Opened {
 }
 
 impl Core {
-    /// With connections of its own.
+    /// Opens a storage with connections of its own.
     pub(super) async fn connect(
         server: PgConnectOptions,
         options: PostgresOptions,
@@ -91,7 +91,7 @@ impl Core {
         Ok(Self::new(opened, &options))
     }
 
-    /// With a pool that the application has.
+    /// Opens a storage on a pool that the application has.
     pub(super) async fn from_pool(pool: PgPool, options: PostgresOptions) -> Result<Arc<Self>> {
         schema::check_name(&options.schema)?;
         let server = (*pool.connect_options()).clone();
@@ -122,6 +122,7 @@ impl Core {
         Ok(Self::new(opened, &options))
     }
 
+    /// From the bottom up: each part gets those that it needs.
     fn new(opened: Opened, options: &PostgresOptions) -> Arc<Self> {
         let local = Arc::new(Notifier::new());
         let listens = listens_on(opened.way, options);
@@ -188,7 +189,7 @@ impl Core {
         self.call_with_guard(call).await
     }
 
-    /// As [`call`](Self::call), for what may go on after its answer.
+    /// Runs a call as [`call`](Self::call) does, for what may go on after its answer.
     pub(super) async fn call_with_guard<T, F>(
         self: &Arc<Self>,
         work: impl FnOnce(Arc<Self>, InFlightGuard) -> F,

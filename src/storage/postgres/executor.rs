@@ -62,7 +62,7 @@ impl Executor {
         }
     }
 
-    /// As [`run`](Self::run), where something is to be made of what went wrong.
+    /// Runs a statement as [`run`](Self::run) does, where something is to be made of what went wrong.
     pub(super) async fn try_run(
         self: &Arc<Self>,
         pool: &Connections,

@@ -150,7 +150,7 @@ impl Server {
         }))
     }
 
-    /// What connections say at their beginning is refused: that is no matter of time.
+    /// An error where what connections say at their beginning is refused: that is no matter of time.
     fn explain_refused(&self, said: &dyn DatabaseError) -> Option<Error> {
         let code = said.code().unwrap_or_default();
         let (name, message) = (self.name(), self.scrub(said.message()));

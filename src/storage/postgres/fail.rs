@@ -5,9 +5,9 @@ use super::sqlstate::{Fate, Meaning, QUERY_CANCELED, SERIALIZATION_FAILURE, UNIQ
 /// Why a statement has no answer.
 #[derive(Debug)]
 pub(super) enum Fail {
-    /// There was no connection: it was not sent.
+    /// There was no connection: the statement was not sent.
     Connecting(sqlx::Error),
-    /// All connections were in use for as long as a call waits for one.
+    /// All connections, so many, were in use for as long as a call waits for one.
     InUse(Whose, u32),
     Running(sqlx::Error),
     /// No answer within the deadline.
@@ -17,7 +17,7 @@ pub(super) enum Fail {
 /// Whose connections were in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Whose {
-    /// Those of a pool that the application gave.
+    /// The connections of a pool that the application gave.
     Application,
     Ours,
 }
@@ -61,7 +61,7 @@ impl Fail {
         Meaning::of(&self.code().unwrap_or_default())
     }
 
-    /// Whether it was cancelled, or nobody waited for it any longer.
+    /// Whether the statement was cancelled, or nobody waited for it any longer.
     pub(super) fn took_too_long(&self) -> bool {
         matches!(self, Self::Late) || self.has_code(QUERY_CANCELED)
     }
@@ -75,7 +75,7 @@ impl Fail {
         }
     }
 
-    /// What becomes of the connection.
+    /// What becomes of the connection that the statement was sent on.
     pub(super) fn fate(&self) -> Fate {
         match self {
             Self::Connecting(sqlx::Error::Database(error))

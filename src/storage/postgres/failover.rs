@@ -53,7 +53,7 @@ impl Failover {
         Ok(identity)
     }
 
-    /// Whoever needs the identity next has to ask.
+    /// The storage may be in another database: whoever needs to know next has to ask.
     pub(super) fn doubt(&self) {
         self.identity.doubt();
     }

@@ -32,7 +32,7 @@ pub(super) struct Groups {
     announcer: Arc<Announcer>,
     listener: Arc<Listener>,
     detector: Arc<FailureDetector>,
-    /// Of commits.
+    /// Of commits: of those that found somebody in their way.
     fast_path: FastPath,
 }
 
@@ -52,6 +52,7 @@ impl Groups {
         }
     }
 
+    /// Makes a group known, which begins at that place if it is new.
     pub(super) async fn create_group(&self, group: &Group, start: Start) -> Result<()> {
         let (place, offset, time) = place(start);
         let values = of(
@@ -72,6 +73,7 @@ impl Groups {
         }
     }
 
+    /// How these groups stand; `None` for one that is not there.
     pub(super) async fn observe(&self, groups: &[Group]) -> Result<Vec<Option<GroupState>>> {
         let mut states = vec![None; groups.len()];
         for (groups, states) in slices(groups, &mut states) {
@@ -92,6 +94,7 @@ impl Groups {
         Ok(states)
     }
 
+    /// Takes a lease, if it may be taken; and how the group stands then.
     pub(super) async fn claim(&self, claim: &Claim) -> Result<GroupState> {
         let over = claim.over;
         let member = self.listener.member().await;
@@ -124,6 +127,7 @@ impl Groups {
         state.ok_or_else(|| no_group(group))
     }
 
+    /// All groups of a stream, or of all, page by page.
     pub(super) async fn groups(&self, stream: Option<&Name>) -> Result<Vec<Group>> {
         let group = |row: &PgRow| {
             let mut columns = Reader::new(row);
@@ -157,6 +161,7 @@ impl Groups {
         }
     }
 
+    /// Takes a lease away, and tells of it; moves the position if there is a place to move it to.
     pub(super) async fn reset(&self, reset: &Reset, guard: &InFlightGuard) -> Result<GroupState> {
         let (place, offset, time) = reset.to.map(place).unwrap_or_default();
         let values = of(
@@ -184,6 +189,7 @@ impl Groups {
         }
     }
 
+    /// Says what is done under a lease.
     pub(super) async fn commit(&self, lease: &Lease, verdicts: &Verdicts) -> Result<Progress> {
         let done = encode_ranges(&verdicts.done);
         let attempts = verdicts.attempts.iter();
@@ -213,6 +219,7 @@ impl Groups {
         Reader::new(row).committed()
     }
 
+    /// Gives a lease back, and tells of it in the same transaction.
     pub(super) async fn release(&self, lease: &Lease) -> Result<()> {
         let executor = &self.executor;
         let released = Notification::Released(lease.group.partition.clone());
@@ -245,6 +252,7 @@ impl Groups {
         Ok(())
     }
 
+    /// Whether a commit is to try the way without a function.
     fn may_go_fast(&self) -> bool {
         let leases = &self.executor.pools.leases;
         self.executor.has_settings_of_ours(leases) && self.fast_path.is_likely()
@@ -270,7 +278,7 @@ fn of<'a, const N: usize>(group: &'a Group, others: [Value<'a>; N]) -> Vec<Value
 
 /// A place in the log as the schema has it: its name, an offset, and a time in microseconds.
 fn place(start: Start) -> (&'static str, i64, i64) {
-    /// What the server can count.
+    // What the server can count.
     const LONG_AGO: i64 = -62_000_000_000_000_000;
     const FAR_OFF: i64 = 250_000_000_000_000_000;
     match start {

@@ -26,7 +26,7 @@ struct KnownIdentity {
 }
 
 impl DatabaseIdentity {
-    /// As this connection of the storage says; unknown if it does not.
+    /// The identity as this connection of the storage says it; unknown if it does not.
     pub(super) async fn ask(connection: &mut PgConnection, options: &PostgresOptions) -> Self {
         let sql = for_schema("SELECT {schema}.incarnation()::text", &options.schema);
         let asking = message(connection, options, &sql);

@@ -19,7 +19,7 @@ pub(super) struct Log {
     executor: Arc<Executor>,
     in_flight: InFlight,
     tracker: Arc<TransactionTracker>,
-    /// Of what trimming left.
+    /// How large the pieces are in which the rows go that trimming left.
     sweeps: Pieces,
 }
 
@@ -37,6 +37,7 @@ impl Log {
         }
     }
 
+    /// Makes a stream, unless it is there; how many partitions it has.
     pub(super) async fn create_stream(
         &self,
         stream: &Name,
@@ -62,6 +63,7 @@ impl Log {
         }
     }
 
+    /// Reads the batches from an offset on.
     pub(super) async fn read(&self, read: &Read) -> Result<Fetched> {
         let bytes = i64::try_from(read.max_bytes).unwrap_or(i64::MAX);
         let values = [
@@ -127,6 +129,7 @@ impl Log {
         Ok(all.into_iter().flatten().collect())
     }
 
+    /// Moves the start of a log, and deletes what lies before it.
     pub(super) async fn trim(&self, partition: &Partition, before: u64) -> Result<u64> {
         let values = [
             Value::Text(partition.stream.as_str()),
@@ -149,6 +152,7 @@ impl Log {
         Ok(start as u64)
     }
 
+    /// Deletes what lies before the start of a log, piece by piece.
     async fn sweep(&self, partition: &Partition) -> Result<()> {
         let (executor, in_flight) = (&self.executor, &self.in_flight);
         let sweeping = (&executor.pools.log, &executor.sql.sweep);

@@ -301,7 +301,7 @@ impl Storage for PostgresStorage {
         subscription
     }
 
-    /// One query for all that is watched.
+    /// How often a consumer looks for messages by itself: one query for all that is watched.
     fn poll_interval(&self) -> Option<Duration> {
         let millis = if self.core.listener.is_on() {
             1_000

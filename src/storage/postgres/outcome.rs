@@ -22,13 +22,14 @@ enum AppendOutcome {
     Early,
     /// The id is so old that it is not known any more whether it is there.
     Forgotten,
+    /// The row is to be written, or was.
     New,
-    /// It was there before.
+    /// The row was there before.
     Known,
 }
 
 impl AppendOutcome {
-    /// As the functions of the schema write it. One that is not known is an error and no success: a
+    /// The outcome as the functions of the schema write it. One that is not known is an error and no success: a
     /// newer schema may say what this code does not know.
     fn parse(text: &str) -> Result<Self> {
         Ok(match text {
@@ -55,10 +56,10 @@ impl AppendOutcome {
 #[derive(Debug)]
 pub(super) struct Place {
     outcome: AppendOutcome,
-    /// Of the row, or of the commit that is fenced, counted from 0.
+    /// The number of the row, or of the commit that is fenced, counted from 0.
     number: usize,
     base: u64,
-    /// Of a row that is to be written, in microseconds.
+    /// When a row that is to be written is appended, in microseconds.
     appended_at: Option<i64>,
 }
 
@@ -132,8 +133,8 @@ pub(super) fn settled(
     }
 }
 
-/// One a row, in the order of the rows: none of an append without rows, of which there is one answer all
-/// the same.
+/// The places in the order of the rows, one each; none of an append without rows, of which there is one
+/// answer all the same.
 fn in_order(id: Id, places: &[Place], count: usize) -> Result<Vec<&Place>> {
     if count == 0 {
         return Ok(Vec::new());

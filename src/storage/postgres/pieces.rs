@@ -18,7 +18,7 @@ const MOST_BYTES: u64 = 16 << 20;
 /// Pieces grow again once so many in a row have succeeded.
 const GROWS_AFTER: u32 = 32;
 
-/// How large the pieces of one kind of work are. One that takes too long goes again with half of it.
+/// How large the pieces of one kind of work are. A piece that takes too long goes again with half of it.
 #[derive(Debug, Default)]
 pub(super) struct Pieces(
     /// Guards the size; taken alone.
@@ -96,7 +96,7 @@ impl Pieces {
         }
     }
 
-    /// This one took too long. Whether the next one is smaller.
+    /// This piece took too long. Whether the next one is smaller.
     fn halve(&self, piece: Piece) -> bool {
         let mut size = self.size();
         size.succeeded = 0;

@@ -148,14 +148,14 @@ impl Meaning {
 /// What becomes of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// It is good for another statement.
+    /// The session is good for another statement.
     Stays,
-    /// What was prepared in it is of a schema that has changed, or was taken away. Nothing was written.
+    /// What was prepared in the session is of a schema that has changed, or was taken away. Nothing was written.
     Outdated,
-    /// It takes no writes, and would not for as long as it lives: a standby, or a setting from when it
+    /// The session takes no writes, and would not for as long as it lives: a standby, or a setting from when it
     /// began.
     ReadOnly,
-    /// It has ended, or is about to.
+    /// The session has ended, or is about to.
     Ends,
 }
 

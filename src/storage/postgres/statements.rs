@@ -10,7 +10,7 @@ use super::template::for_schema;
 
 /// The statements, for the schema.
 pub(super) struct Statements {
-    /// What each of them begins with, and no other of this server.
+    /// What each statement of the storage begins with, and no other of this server.
     pub(super) mark: String,
     pub(super) cancel: Statement,
     pub(super) append_fast: Statement,
@@ -36,7 +36,7 @@ pub(super) struct Statements {
     pub(super) identity: Statement,
     pub(super) ended_transactions: Statement,
     pub(super) move_outbox: Statement,
-    /// Within a transaction of the application.
+    // These go within a transaction of the application.
     pub(super) append_one_in: Arc<str>,
     pub(super) append_many_in: Arc<str>,
     pub(super) commit_in: Arc<str>,
@@ -109,7 +109,8 @@ impl Statements {
     }
 }
 
-/// The SQL of a file. What it locks, and why, is for those who read that.
+/// The SQL of a file as it is sent, without comments: what it locks, and why, is for those who read the
+/// file.
 fn to_be_sent(sql: &str) -> String {
     let is_comment = |line: &&str| line.trim_start().starts_with("--");
     let lines = sql.lines().filter(|line| !is_comment(line));

@@ -35,9 +35,9 @@ pub(super) struct TransactionTracker {
 #[derive(Debug, Default)]
 struct TrackerState {
     open: OpenTransactions,
-    /// There may be something to move.
+    /// There may be something to move out of the outbox.
     must_move: bool,
-    /// When that was asked for last.
+    /// When a look into the outbox was asked for last.
     asked: Duration,
     /// Somebody said that a transaction is over. With the guard, closing waits until that was heeded.
     told: Option<InFlightGuard>,
@@ -75,7 +75,7 @@ fn trackers() -> MutexGuard<'static, Vec<Weak<TransactionTracker>>> {
 }
 
 impl TransactionTracker {
-    /// From now on it hears of transactions that are over.
+    /// A tracker that hears of transactions that are over from now on.
     pub(super) fn new(executor: Arc<Executor>, in_flight: InFlight, outbox: Outbox) -> Arc<Self> {
         let tracker = Arc::new(Self {
             executor,
@@ -229,6 +229,7 @@ impl TransactionTracker {
         self.ask(&rest, ended).await
     }
 
+    /// Asks the server about these, and takes out those that are over.
     async fn ask(&self, numbers: &[u64], ended: &mut Vec<(OpenWrite, bool)>) -> Result<()> {
         let executor = &self.executor;
         for numbers in numbers.chunks(MOST_ROWS) {
@@ -255,14 +256,14 @@ enum Round {
     /// Something was over.
     Over,
     Nothing,
-    /// It may succeed later.
+    /// The look may succeed later.
     Failed,
 }
 
 /// Looks for the ends of transactions while there are some.
 struct TrackingTask {
     tracker: Arc<TransactionTracker>,
-    /// It ended by itself, and said so in the state: another one may be running by now.
+    /// The task ended by itself, and said so in the state: another one may be running by now.
     is_over: bool,
 }
 
