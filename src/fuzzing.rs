@@ -21,7 +21,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("names", names),
     ("urls", urls),
     #[cfg(feature = "postgres")]
-    ("notifications", crate::storage::postgres::tell::fuzz),
+    ("notifications", crate::storage::postgres::channel::fuzz),
     #[cfg(feature = "postgres")]
     ("columns", crate::storage::postgres::columns::fuzz),
     #[cfg(feature = "redb")]

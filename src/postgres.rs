@@ -36,7 +36,9 @@ use crate::message::{AppendError, Batch};
 use crate::producer::Producer;
 use crate::session::{Commit, Session};
 use crate::storage::Storage;
-use crate::storage::postgres::{Core, Ending, Outcome, PostgresStorage, Said, ended, ends_session};
+use crate::storage::postgres::{
+    CommitOutcome, CommitStep, Ending, PostgresStorage, Transactions, ended, explain_commit,
+};
 
 /// Appending as part of a transaction.
 pub trait ProducerExt: sealed::Sealed {
@@ -143,73 +145,14 @@ pub async fn commit(mut transaction: PgTransaction<'_>) -> Result<()> {
         Err(error) => {
             // If that fails, too, the connection is gone, and with it the transaction.
             let _ = transaction.rollback().await;
-            return Err(explain(error, When::Before));
+            return Err(explain_commit(&error, CommitStep::Before));
         }
     };
     let result = transaction.commit().await;
     if let Some(xid) = xid {
         ended(xid);
     }
-    result.map_err(|error| explain(error, When::Committing))
-}
-
-#[derive(PartialEq, Eq)]
-enum When {
-    Before,
-    Committing,
-}
-
-fn explain(error: sqlx::Error, when: When) -> Error {
-    let (code, message, has_ended) = match &error {
-        sqlx::Error::Database(said) => {
-            let code = said.code().unwrap_or_default();
-            (code, said.message(), ends_session(&**said))
-        }
-        _ => (Default::default(), "", true),
-    };
-    let of = |kind, text: &str| Error::new(kind, text).with_source(Said::of(&error));
-    match &*code {
-        "25P02" => of(
-            ErrorKind::Invalid,
-            "the transaction was rolled back, because an earlier statement of it had failed: see what \
-             that said, and begin again",
-        ),
-        "ZF001" => of(
-            ErrorKind::Fenced,
-            "the transaction was rolled back, because the lease of a delivery that it commits was \
-             lost: the message reaches the new owner",
-        ),
-        "ZF002" => of(
-            ErrorKind::Invalid,
-            "the transaction was rolled back, because another one has done a delivery that it commits: \
-             nothing is left to do for this one",
-        ),
-        "40001" | "40P01" | "55P03" | "57014" => of(
-            ErrorKind::Unavailable,
-            "the transaction was rolled back, because it collided with another one: begin again",
-        ),
-        // Also where the server ended a session that idled in its transaction, or took too long for it.
-        _ if has_ended => match when {
-            When::Before => of(
-                ErrorKind::Unavailable,
-                "the connection broke before a transaction could commit, and nothing of it was \
-                 written: begin again",
-            ),
-            When::Committing => of(
-                ErrorKind::Unavailable,
-                "the connection broke while a transaction committed: look whether what it wrote is \
-                 there before it begins again",
-            )
-            .with_doubt(),
-        },
-        _ => of(
-            ErrorKind::Invalid,
-            &format!(
-                "the server rolled the transaction back instead of committing it: {message}; mend \
-                 that, and begin again"
-            ),
-        ),
-    }
+    result.map_err(|error| explain_commit(&error, CommitStep::Committing))
 }
 
 impl ProducerExt for Producer {
@@ -219,15 +162,15 @@ impl ProducerExt for Producer {
         messages: impl Into<Batch> + Send,
     ) -> Result<(), AppendError> {
         let batch = messages.into();
-        let core = match core(self.context().storage()) {
-            Ok(core) => core.clone(),
+        let transactions = match transactions(self.context().storage()) {
+            Ok(transactions) => transactions.clone(),
             Err(error) => return Err(AppendError::new(error, batch)),
         };
         let (append, batch) = self.to_rows(batch).await?;
         if append.rows.is_empty() {
             return Ok(());
         }
-        let written = core.append_in(transaction, &append).await;
+        let written = transactions.append_in(transaction, &append).await;
         written.map_err(|error| AppendError::new(error, batch))
     }
 }
@@ -241,26 +184,30 @@ impl DeliveryExt for Delivery {
 impl DeliveryExt for Commit {
     async fn commit_in(&self, transaction: &mut PgTransaction<'_>) -> Result<()> {
         let (session, offset) = (self.session(), self.offset());
-        let core = core(session.storage())?;
+        let transactions = transactions(session.storage())?;
         // Before it is sent: if this future is dropped meanwhile, it may be written all the same.
         let before = session.join_transaction(offset, None);
         let put_back = || match before {
             Some(_) => drop(session.join_transaction(offset, before)),
             None => session.leave_transaction(offset),
         };
-        match core.commit_in(transaction, session.lease(), offset).await {
-            Ok(Outcome::Stands(stands_in)) => {
+        match transactions
+            .commit_in(transaction, session.lease(), offset)
+            .await
+        {
+            Ok(CommitOutcome::Stands(stands_in)) => {
                 session.join_transaction(offset, Some(stands_in.xid));
                 let ending = ending(session, offset, stands_in.xid);
-                core.follow_ack(stands_in, session.lease().group.clone(), offset, ending);
+                let group = session.lease().group.clone();
+                transactions.track_ack(stands_in, group, offset, ending);
                 Ok(())
             }
-            Ok(Outcome::Fenced) => {
+            Ok(CommitOutcome::Fenced) => {
                 put_back();
                 session.fence();
                 Err(session.end_error())
             }
-            Ok(Outcome::Taken) => {
+            Ok(CommitOutcome::Taken) => {
                 put_back();
                 Err(Error::invalid(format!(
                     "the message at offset {offset} is done by another transaction, {}: roll this \
@@ -286,10 +233,10 @@ fn ending(session: &Arc<Session>, offset: u64, xid: u64) -> Ending {
     })
 }
 
-fn core(storage: &Arc<dyn Storage>) -> Result<&Arc<Core>> {
+fn transactions(storage: &Arc<dyn Storage>) -> Result<&Arc<Transactions>> {
     let storage: &dyn Any = &**storage;
     let storage = storage.downcast_ref::<PostgresStorage>();
-    storage.map(PostgresStorage::core).ok_or_else(|| {
+    storage.map(PostgresStorage::transactions).ok_or_else(|| {
         Error::new(
             ErrorKind::Unsupported,
             "append_in and commit_in are for PostgreSQL: another storage takes no part in transactions \

@@ -777,7 +777,7 @@ async fn a_transaction_of_a_server_that_is_gone_is_over() {
     let mut session = PgConnection::connect(&url).await.expect("a session");
     let place = sqlx::query_scalar("SELECT flowstream.incarnation()::text");
     let here: String = place.fetch_one(&mut session).await.expect("a place");
-    let sql = include_str!("../src/storage/postgres/sql/look.sql");
+    let sql = include_str!("../src/storage/postgres/sql/ended_transactions.sql");
     let look = sqlx::query_as(sqlx::AssertSqlSafe(sql.replace("{schema}", "flowstream")))
         .bind([here, "7".to_owned()])
         .bind(["9000000000", "9000000000"])

@@ -42,7 +42,7 @@ async fn fill(cluster: &Cluster, database: &str) {
         "positions",
         "acks",
         "partitions",
-        "floors",
+        "trim_state",
     ] {
         let sql = format!("ALTER TABLE flowstream.{table} SET (autovacuum_enabled = false)");
         cluster.psql(database, &sql);
@@ -63,7 +63,7 @@ fn trim_often(cluster: &Cluster, database: &str) {
     let sql = "SELECT count(flowstream.trim('orders', 0, n)), \
                count(flowstream.sweep('orders', 0, 1000)) FROM generate_series(1, 500) n";
     assert_eq!(cluster.psql(database, sql).trim(), "500|500");
-    let ledger = cluster.psql(database, "SELECT count(*) FROM flowstream.floors");
+    let ledger = cluster.psql(database, "SELECT count(*) FROM flowstream.trim_state");
     assert_eq!(ledger.trim(), "1000");
 }
 
@@ -75,7 +75,7 @@ async fn entries<F: Future<Output = ()>>(
 ) -> u64 {
     let read = || -> u64 {
         let sql = "SELECT sum(idx_tup_read) FROM pg_stat_user_indexes \
-                   WHERE schemaname = 'flowstream' AND relname IN ('batches', 'leases', 'floors')";
+                   WHERE schemaname = 'flowstream' AND relname IN ('batches', 'leases', 'trim_state')";
         cluster.psql(database, sql).trim().parse().expect("a count")
     };
     let before = read();

@@ -55,7 +55,7 @@ async fn many_trims_at(level: &str) {
     let bounds = bounds.unwrap().remove(0);
     assert_eq!((bounds.start, bounds.end), (TRIMS, TRIMS + 2_000));
     let number = |sql: &str| cluster.psql(&database, sql).trim().parse::<u64>().unwrap();
-    assert!(number("SELECT count(*) FROM flowstream.floors") <= 1_100);
+    assert!(number("SELECT count(*) FROM flowstream.trim_state") <= 1_100);
     assert_eq!(
         number("SELECT count(*) FROM flowstream.messages"),
         2_000,

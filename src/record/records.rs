@@ -136,6 +136,38 @@ impl Records {
         }
     }
 
+    /// The column of keys, headers and timestamps: where those of each message end in its bytes, and the
+    /// bytes. `None` where no message has any.
+    #[cfg(feature = "postgres")]
+    pub(super) fn attributes(&self) -> Option<(&[u32], &Bytes)> {
+        let column = self.0.attributes.as_ref();
+        column.map(|column| (&column.ends[..], &column.bytes))
+    }
+
+    /// Puts the batch together again out of its two columns, each as where its values end, in four bytes
+    /// each, the low one first, and their bytes. One copy: the messages are slices of it.
+    ///
+    /// # Errors
+    ///
+    /// [`Data`](ErrorKind::Data) if these are no such columns.
+    #[cfg(feature = "postgres")]
+    pub(super) fn of_columns(
+        bodies: (&[u8], &[u8]),
+        attributes: Option<(&[u8], &[u8])>,
+    ) -> Result<Self> {
+        let columns = || std::iter::once(bodies).chain(attributes);
+        let lens = columns().map(|(ends, bytes)| size_of::<u32>() + ends.len() + bytes.len());
+        let mut encoded = Vec::with_capacity(1 + size_of::<u32>() + lens.sum::<usize>());
+        encoded.put_u8(attributes.map_or(0, |_| HAS_ATTRIBUTES));
+        encoded.put_u32_le((bodies.0.len() / size_of::<u32>()) as u32);
+        for (ends, bytes) in columns() {
+            encoded.put_u32_le(bytes.len() as u32);
+            encoded.put_slice(ends);
+            encoded.put_slice(bytes);
+        }
+        Self::decode(&encoded.into())
+    }
+
     /// Reads what [`encode`](Self::encode) wrote. The messages are slices of `encoded`.
     ///
     /// # Errors

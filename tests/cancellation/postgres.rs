@@ -32,7 +32,7 @@ const THEIRS: &str = "application";
 const EMPTY: &str = "
     SET lock_timeout = '20s';
     TRUNCATE flowstream.acks, flowstream.outbox, flowstream.streams, flowstream.partitions,
-        flowstream.batches, flowstream.floors, flowstream.ids, flowstream.leases,
+        flowstream.batches, flowstream.trim_state, flowstream.ids, flowstream.leases,
         flowstream.positions, flowstream.members, effects RESTART IDENTITY";
 
 thread_local! {

@@ -23,6 +23,10 @@ const ELSEWHERE: &[(&str, &str)] = &[
         "a defect, or a schema of somebody else",
     ),
     (
+        "which this flowstream does not know: update flowstream, or restore",
+        "a schema of somebody else",
+    ),
+    (
         "an answer of {} is not understood",
         "a defect, or a schema of somebody else",
     ),

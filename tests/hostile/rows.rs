@@ -118,7 +118,7 @@ pub(crate) const OTHERS: &[(&str, Wanted)] = &[
     ),
     // More than are taken away in one statement.
     (
-        "INSERT INTO floors VALUES ($S, 0, 1, 1400); \
+        "INSERT INTO trim_state VALUES ($S, 0, 1, 1400); \
          INSERT INTO batches SELECT $S, 0, n, CASE n WHEN 1500 THEN 1 ELSE -1000 END, now(), gen_random_uuid(), NULL, '' \
          FROM generate_series(8, 1500) n",
         Told,
@@ -136,23 +136,23 @@ pub(crate) const OTHERS: &[(&str, Wanted)] = &[
         "UPDATE partitions SET settled = -2147483648 WHERE stream_id = $S",
         Works,
     ),
-    ("INSERT INTO floors VALUES ($S, 0, 1, 1000)", Told),
+    ("INSERT INTO trim_state VALUES ($S, 0, 1, 1000)", Told),
     (
-        "INSERT INTO floors VALUES ($S, 0, 1, 9223372036854775807)",
+        "INSERT INTO trim_state VALUES ($S, 0, 1, 9223372036854775807)",
         Told,
     ),
-    ("INSERT INTO floors VALUES ($S, 0, 1, -1)", Told),
+    ("INSERT INTO trim_state VALUES ($S, 0, 1, -1)", Told),
     (
-        "INSERT INTO floors VALUES ($S, 0, 1, 0, -5, 9223372036854775807, gen_random_uuid())",
+        "INSERT INTO trim_state VALUES ($S, 0, 1, 0, -5, 9223372036854775807, gen_random_uuid())",
         Works,
     ),
-    ("INSERT INTO floors VALUES (99999, 0, 1, 1)", Works),
+    ("INSERT INTO trim_state VALUES (99999, 0, 1, 1)", Works),
     (
-        "INSERT INTO floors VALUES ($S, 0, 9223372036854775807, 0)",
+        "INSERT INTO trim_state VALUES ($S, 0, 9223372036854775807, 0)",
         Told,
     ),
     (
-        "INSERT INTO floors VALUES ($S, 0, -5, 0, 0, 0, NULL, -9223372036854775808)",
+        "INSERT INTO trim_state VALUES ($S, 0, -5, 0, 0, 0, NULL, -9223372036854775808)",
         Works,
     ),
     (

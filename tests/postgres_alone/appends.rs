@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::place::{Place, REPEATABLE, assert_kept_out, is_collision, waiting};
 
-const SQL: &str = include_str!("../../src/storage/postgres/sql/append_alone.sql");
+const SQL: &str = include_str!("../../src/storage/postgres/sql/append_fast.sql");
 
 const ANOTHER: &str = "INSERT INTO flowstream.batches (stream_id, partition, base_offset, count, appended_at, batch_id, bodies)
      SELECT p.stream_id, 0, p.base_offset, 1, p.appended_at, gen_random_uuid(), ''

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::place::{Place, REPEATABLE, assert_kept_out, is_collision, waiting};
 
-const SQL: &str = include_str!("../../src/storage/postgres/sql/commit_alone.sql");
+const SQL: &str = include_str!("../../src/storage/postgres/sql/commit_fast.sql");
 
 const FUNCTION: &str = r#"SELECT "position", acked
      FROM {schema}.commit($1, $2, $3, $4, $5, $6, '{}', '{}') WHERE "position" IS NOT NULL"#;

@@ -242,10 +242,10 @@ async fn a_transaction_that_takes_no_writes_leaves_no_session_behind() {
     postgres::commit(tx).await.expect("committed");
 }
 
-/// Where its session took no writes, a process was not enrolled, and stayed so for good: others did not
+/// Where its session took no writes, a process was not registered, and stayed so for good: others did not
 /// see its death.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_process_enrols_once_it_can() {
+async fn a_process_registers_once_it_can() {
     let (database, role) = prepared().await;
     let flow = open(&cluster().url(&database)).await;
     let consumer = flow.consumer("orders", "billing").await.expect("a group");
@@ -256,7 +256,7 @@ async fn a_process_enrols_once_it_can() {
 
     let flow = open(&cluster().url_as(&role, &database)).await;
     let mut consumer = flow.consumer("orders", "billing").await.expect("a group");
-    // It waits until it is known whether the process is enrolled.
+    // It waits until it is known whether the process is registered.
     let refused = in_time("an error", consumer.try_next()).await;
     let refused = refused.expect_err("no lease can be claimed");
     assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused}");
@@ -270,7 +270,7 @@ async fn a_process_enrols_once_it_can() {
     while send(&mut producer).await.is_err() {}
     let _consumer = in_time("a delivery", consuming).await.unwrap();
     let here = "SELECT count(*) FROM flowstream.members m JOIN pg_stat_activity a USING (pid)";
-    eventually("it is enrolled", async || {
+    eventually("it is registered", async || {
         cluster().psql(&database, here).trim() == "1"
     })
     .await;

@@ -38,8 +38,8 @@ async fn what_an_application_has_there_is_named() {
         ("VIEW {s}.messages AS SELECT 1", "messages"),
         ("TYPE {s}.acks AS ENUM ('a')", "acks"),
         (
-            "FUNCTION {s}.gate(bigint) RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint'",
-            "gate",
+            "FUNCTION {s}.ack_lock_key(bigint) RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint'",
+            "ack_lock_key",
         ),
         (
             "TABLE {s}.version (version text); INSERT INTO {s}.version VALUES ('1.2')",

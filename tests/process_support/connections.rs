@@ -40,13 +40,13 @@ pub fn kill(world: &World<'_>, whose: Whose, times: u32) -> Result<Ended, String
     };
     let processes = [start(What::Active), start(What::Standby)];
     let producing = world.produce("orders", Duration::from_millis(20), &history);
-    let mut listener = enrolled(world, "");
+    let mut listener = registered(world, "");
     for _ in 0..times {
         let mark = history.mark();
         match whose {
             Whose::Listener => {
                 ask(world, &format!("SELECT pg_terminate_backend({listener})"));
-                listener = enrolled(world, &listener);
+                listener = registered(world, &listener);
             }
             Whose::All => drop(ask(world, ALL)),
         }
@@ -68,15 +68,15 @@ const LISTENER: &str = "SELECT coalesce(max(m.pid), 0) FROM flowstream.leases l
     JOIN flowstream.members m USING (member)
     JOIN pg_stat_activity a ON a.pid = m.pid AND a.backend_start = m.backend_start";
 
-/// Waits until the owner is enrolled with another backend than before.
-fn enrolled(world: &World<'_>, before: &str) -> String {
+/// Waits until the owner is registered with another backend than before.
+fn registered(world: &World<'_>, before: &str) -> String {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let pid = ask(world, LISTENER);
         if pid != "0" && pid != before {
             return pid;
         }
-        assert!(Instant::now() < deadline, "the owner enrols again");
+        assert!(Instant::now() < deadline, "the owner registers again");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

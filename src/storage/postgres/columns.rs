@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::str::FromStr;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 use sqlx::Row;
 use sqlx::postgres::{PgRow, PgValueFormat};
 use uuid::Uuid;
 
-use super::members::Sightings;
+use super::liveness::FailureDetector;
 use crate::clock::from_micros;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{GroupState, Id, Progress, Ranges, Records, StoredBatch};
@@ -18,32 +18,18 @@ pub(super) struct Columns {
     pub(super) count: i32,
     pub(super) ends: Bytes,
     pub(super) bodies: Bytes,
-    /// Where each ends, and the attributes.
+    /// Where the attributes of each message end, and the attributes; `None` where no message has any.
     attributes: Option<(Bytes, Bytes)>,
 }
 
-/// The flag and the number of messages, as [`Records::encode`] writes them.
-const HEAD: usize = 1 + size_of::<u32>();
-const HAS_ATTRIBUTES: u8 = 1;
-
 impl Columns {
     pub(super) fn of(records: &Records) -> Self {
-        let len = size_of_val(records.ends());
-        let mut ends = Vec::with_capacity(len);
-        records.ends().iter().for_each(|end| ends.put_u32_le(*end));
-        let plain = HEAD + size_of::<u32>() + len + records.bodies().len();
-        let attributes = (records.encoded_len() > plain).then(|| {
-            let mut encoded = BytesMut::zeroed(records.encoded_len());
-            records.encode(&mut encoded);
-            let mut ends = encoded.freeze().slice(plain + size_of::<u32>()..);
-            let bytes = ends.split_off(len);
-            (ends, bytes)
-        });
+        let attributes = records.attributes();
         Self {
             count: records.len() as i32,
-            ends: ends.into(),
+            ends: encode_ends(records.ends()),
             bodies: records.bodies().clone(),
-            attributes,
+            attributes: attributes.map(|(ends, bytes)| (encode_ends(ends), bytes.clone())),
         }
     }
 
@@ -119,7 +105,7 @@ impl<'r> Reader<'r> {
         self.fixed(i64::from_be_bytes, |text| text.parse().ok())
     }
 
-    /// An offset, an epoch, a generation.
+    /// A number that is never negative: an offset, an epoch, a generation.
     pub(super) fn offset(&mut self) -> Result<u64> {
         let value = self.bigint()?.ok_or_else(not_understood)?;
         u64::try_from(value).map_err(|_| nonsense())
@@ -171,14 +157,14 @@ impl<'r> Reader<'r> {
         }
     }
 
-    /// Position and acked ranges.
+    /// The progress in two columns: the position, and the acked ranges as text.
     pub(super) fn progress(&mut self) -> Result<Progress> {
         let mut progress = Progress::at(self.offset()?);
         progress.merge(&decode_ranges(self.text()?).ok_or_else(nonsense)?);
         Ok(progress)
     }
 
-    /// What a commit gives: the position; where the acked ranges begin, and then where they end.
+    /// The progress as a commit gives it: the position; where the acked ranges begin, and then where they end.
     pub(super) fn committed(&mut self) -> Result<Progress> {
         let mut progress = Progress::at(self.offset()?);
         let bounds = self.array(i64::from_be_bytes)?;
@@ -192,8 +178,8 @@ impl<'r> Reader<'r> {
         Ok(progress)
     }
 
-    /// What `state` of the schema gives.
-    pub(super) fn state(&mut self, sightings: &Sightings) -> Result<GroupState> {
+    /// How a group stands, as `state` of the schema gives it.
+    pub(super) fn state(&mut self, detector: &FailureDetector) -> Result<GroupState> {
         let owner = self.id()?;
         let epoch = self.offset()?;
         let generation = self.offset()?;
@@ -209,11 +195,11 @@ impl<'r> Reader<'r> {
         attempts.sort_unstable();
         let bounds = self.bounds()?;
         let incarnation = self.bigint()?.unwrap_or_default() as u64;
-        let lives = self.optional_bool()?;
+        let is_alive = self.optional_bool()?;
         Ok(GroupState {
             owner,
             // Where its process is not known, it is the owner that is not there.
-            liveness: sightings.of(self.id()?.or(owner), lives),
+            liveness: detector.liveness_of(self.id()?.or(owner), is_alive),
             epoch,
             generation,
             progress,
@@ -238,22 +224,9 @@ impl<'r> Reader<'r> {
         if ends.len() != count as usize * size_of::<u32>() || !is_whole {
             return Err(damaged(base));
         }
-        let mut encoded = Vec::with_capacity(
-            HEAD + 2 * (size_of::<u32>() + ends.len())
-                + bodies.len()
-                + attributes.as_ref().map_or(0, |bytes| bytes.len()),
-        );
-        encoded.put_u8(if attributes.is_some() {
-            HAS_ATTRIBUTES
-        } else {
-            0
-        });
-        encoded.put_u32_le(count);
-        put_column(&mut encoded, &ends, &bodies);
-        if let Some(attributes) = attributes {
-            put_column(&mut encoded, &attribute_ends, &attributes);
-        }
-        let records = Records::decode(&encoded.into()).map_err(|_| damaged(base))?;
+        let attributes = attributes.as_deref().map(|bytes| (&*attribute_ends, bytes));
+        let records = Records::of_columns((&ends, &bodies), attributes);
+        let records = records.map_err(|_| damaged(base))?;
         Ok(Some(StoredBatch {
             base_offset: u64::try_from(base).map_err(|_| damaged(base))?,
             appended_at,
@@ -262,10 +235,11 @@ impl<'r> Reader<'r> {
     }
 }
 
-fn put_column(encoded: &mut Vec<u8>, ends: &[u8], bytes: &[u8]) {
-    encoded.put_u32_le(bytes.len() as u32);
-    encoded.put_slice(ends);
-    encoded.put_slice(bytes);
+/// The ends of values as the schema keeps them: in four bytes each, the low one first.
+fn encode_ends(ends: &[u32]) -> Bytes {
+    let mut encoded = Vec::with_capacity(size_of_val(ends));
+    ends.iter().for_each(|end| encoded.put_u32_le(*end));
+    encoded.into()
 }
 
 fn decode_array<T: FromStr, const N: usize>(
@@ -293,7 +267,7 @@ fn decode_array<T: FromStr, const N: usize>(
     elements.collect()
 }
 
-/// As `bytea_output = hex` has it, which messages begin with.
+/// The bytes of a `bytea` in text: as `bytea_output = hex` has it, which messages begin with.
 fn decode_hex(text: &[u8]) -> Option<Vec<u8>> {
     let (pairs, []) = text.strip_prefix(b"\\x")?.as_chunks() else {
         return None;
@@ -305,7 +279,7 @@ fn decode_hex(text: &[u8]) -> Option<Vec<u8>> {
     bytes.collect()
 }
 
-/// As the server reads and writes an `int8multirange`.
+/// Ranges as the server reads and writes an `int8multirange`.
 pub(super) fn encode_ranges(ranges: &Ranges) -> String {
     let mut text = String::from("{");
     for range in ranges.iter() {
@@ -336,7 +310,7 @@ pub(super) fn not_understood() -> Error {
     )
 }
 
-/// Somebody else wrote that.
+/// That a row holds what somebody else wrote.
 pub(super) fn nonsense() -> Error {
     Error::new(
         ErrorKind::Data,
@@ -351,7 +325,7 @@ pub(super) fn damaged(base: i64) -> Error {
     )
 }
 
-/// Values of columns, in both formats.
+/// Decodes values of columns, in both formats, out of any bytes.
 #[cfg(any(fuzzing, test))]
 pub(crate) fn fuzz(data: &[u8]) {
     for format in [PgValueFormat::Binary, PgValueFormat::Text] {
@@ -365,11 +339,11 @@ pub(crate) fn fuzz(data: &[u8]) {
     }
 }
 
-#[cfg(test)]
 #[allow(
     clippy::single_range_in_vec_init,
     reason = "a list of one range is meant"
 )]
+#[cfg(test)]
 mod tests {
     use super::*;
 

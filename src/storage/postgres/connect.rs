@@ -12,34 +12,30 @@ use sqlx::{ConnectOptions, Connection, Postgres};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::task::JoinSet;
 
-use super::error::{Fail, Whose};
+use super::application_pool::ApplicationPool;
+use super::fail::{Fail, Whose};
 use super::options::PostgresOptions;
 use super::session::takes_writes;
 use super::settings;
-use super::theirs::Theirs;
-use crate::clock::{Clock, SystemClock, sleep};
-
-/// How long a call waits for a connection.
-pub(super) const ACQUIRE: Duration = Duration::from_secs(5);
+use super::timeouts::{ACQUIRE, ANSWER, within};
+use crate::clock::{Clock, SystemClock};
 
 /// A connection that was idle for longer is asked whether it still lives before it is used.
 const FRESH: Duration = Duration::from_secs(1);
-/// And has to answer within this.
-pub(super) const ANSWER: Duration = Duration::from_secs(1);
-/// One that was idle for longer is closed.
+/// A connection that was idle for longer is closed.
 const STALE: Duration = Duration::from_secs(300);
 
 /// How a connection of ours is made.
 #[derive(Clone)]
 pub(super) enum Way {
     Told(Box<PgConnectOptions>, Arc<PostgresOptions>),
-    /// As the application's pool makes its own by now, with its hooks: its password may change, and it may
+    /// As the pool of the application makes its own connections by now, with its hooks: its password may change, and it may
     /// say in each session which role that has.
     As(PgPool, Arc<PostgresOptions>),
 }
 
 impl Way {
-    /// With the credentials of this moment.
+    /// The options for a connection, with the credentials of this moment.
     async fn server(&self) -> Result<PgConnectOptions, sqlx::Error> {
         let (server, options) = match self {
             Self::Told(server, options) => ((**server).clone(), options),
@@ -69,6 +65,7 @@ impl Way {
             .connect_lazy_with(server)
     }
 
+    /// Makes a connection, and says what its session is to have.
     pub(super) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
         let server = self.server().await?;
         let (mut connection, options) = match self {
@@ -87,16 +84,16 @@ impl Way {
 #[derive(Clone)]
 pub(super) enum Connections {
     Ours(Arc<Kept>),
-    Theirs(Theirs),
-    /// Ours; while that is in use, whichever comes first, of the pool or ours. So nothing waits for the
+    Application(ApplicationPool),
+    /// One of ours; while that is in use, whichever comes first, of the pool or ours. So nothing waits for the
     /// application.
-    Beside(Arc<Kept>, Theirs),
+    Beside(Arc<Kept>, ApplicationPool),
 }
 
-/// One that is in use.
+/// A connection that is in use.
 pub(super) enum Lent {
     Ours(Used),
-    Theirs(PoolConnection<Postgres>),
+    Application(PoolConnection<Postgres>),
 }
 
 impl Connections {
@@ -104,20 +101,20 @@ impl Connections {
         Self::Ours(Kept::new(way, most))
     }
 
-    /// One of ours, and those of a pool of the application.
-    pub(super) fn beside(pool: Theirs, way: Way) -> Self {
+    /// One connection of ours, and those of a pool of the application.
+    pub(super) fn beside(pool: ApplicationPool, way: Way) -> Self {
         Self::Beside(Kept::new(way, 1), pool)
     }
 
     pub(super) async fn lend(&self) -> Result<Lent, Fail> {
         match self {
             Self::Ours(kept) => kept.lend().await.map(Lent::Ours),
-            Self::Theirs(pool) => pool.acquire().await.map(Lent::Theirs),
+            Self::Application(pool) => pool.acquire().await.map(Lent::Application),
             Self::Beside(kept, pool) => match kept.permits.clone().try_acquire_owned() {
                 Ok(permit) => match kept.connection(permit).await {
                     Ok(used) => Ok(Lent::Ours(used)),
                     // The role may have no more of them.
-                    Err(fail) => pool.take_idle().await.map(Lent::Theirs).ok_or(fail),
+                    Err(fail) => pool.take_idle().await.map(Lent::Application).ok_or(fail),
                 },
                 Err(TryAcquireError::Closed) => kept.lend().await.map(Lent::Ours),
                 Err(TryAcquireError::NoPermits) => lend_either(kept, pool).await,
@@ -125,19 +122,22 @@ impl Connections {
         }
     }
 
-    /// One of its sessions takes no writes: the others are asked before they are lent again.
+    /// One of these sessions takes no writes: the others are asked before they are lent again.
     pub(super) fn doubt(&self) {
         if let Self::Ours(kept) | Self::Beside(kept, _) = self {
+            // Release: whoever lends with this count sees what was found out before it.
             kept.doubts.fetch_add(1, Ordering::AcqRel);
         }
-        if let Self::Theirs(pool) | Self::Beside(_, pool) = self {
+        if let Self::Application(pool) | Self::Beside(_, pool) = self {
             pool.doubt();
         }
     }
 
-    /// None of ours that is there now is lent again.
+    /// No connection of ours that is there now is lent again.
     pub(super) fn forget(&self) {
         if let Self::Ours(kept) | Self::Beside(kept, _) = self {
+            // Release, and before the lock of the list: a session that comes back meanwhile either stands in
+            // the list, or is told under that lock that it is forgotten.
             let now = kept.doubts.fetch_add(1, Ordering::AcqRel) + 1;
             kept.forgotten.fetch_max(now, Ordering::AcqRel);
             // Outside of the lock.
@@ -161,42 +161,42 @@ impl Connections {
     }
 }
 
-/// Nobody answers there.
+/// That nobody answers at the server.
 pub(super) fn silent() -> Fail {
     let text = format!("no answer within {ACQUIRE:?}");
     let error = std::io::Error::new(std::io::ErrorKind::TimedOut, text);
     Fail::Connecting(sqlx::Error::Io(error))
 }
 
-/// Where one gives none, the other may.
-async fn lend_either(kept: &Arc<Kept>, pool: &Theirs) -> Result<Lent, Fail> {
+/// A connection of whichever comes first: where one gives none, the other may.
+async fn lend_either(kept: &Arc<Kept>, pool: &ApplicationPool) -> Result<Lent, Fail> {
     let (mut ours, mut theirs) = (pin!(kept.lend()), pin!(pool.acquire()));
     tokio::select! {
         biased;
         lent = &mut ours => match lent {
             Ok(used) => Ok(Lent::Ours(used)),
-            Err(fail) => theirs.await.map(Lent::Theirs).map_err(|_| fail),
+            Err(fail) => theirs.await.map(Lent::Application).map_err(|_| fail),
         },
         lent = &mut theirs => match lent {
-            Ok(connection) => Ok(Lent::Theirs(connection)),
+            Ok(connection) => Ok(Lent::Application(connection)),
             Err(_) => ours.await.map(Lent::Ours),
         },
     }
 }
 
 impl Lent {
-    /// For the next.
+    /// Puts it back for the next call.
     pub(super) fn give_back(self) {
         if let Self::Ours(used) = self {
             used.give_back();
         }
     }
 
-    /// Closes it without a word: nobody waits for what it still does.
+    /// Closes the connection without a word: nobody waits for what it still does.
     pub(super) fn discard(self) {
         match self {
             Self::Ours(used) => drop(used),
-            Self::Theirs(connection) => drop(connection.detach()),
+            Self::Application(connection) => drop(connection.detach()),
         }
     }
 }
@@ -207,7 +207,7 @@ impl Deref for Lent {
     fn deref(&self) -> &PgConnection {
         match self {
             Self::Ours(used) => &used.connection,
-            Self::Theirs(connection) => connection,
+            Self::Application(connection) => connection,
         }
     }
 }
@@ -216,7 +216,7 @@ impl DerefMut for Lent {
     fn deref_mut(&mut self) -> &mut PgConnection {
         match self {
             Self::Ours(used) => &mut used.connection,
-            Self::Theirs(connection) => connection,
+            Self::Application(connection) => connection,
         }
     }
 }
@@ -227,11 +227,12 @@ pub(super) struct Kept {
     way: Way,
     most: u32,
     permits: Arc<Semaphore>,
-    /// The one that was used last is at the end, and goes first.
+    /// Those that nobody uses: the one that was used last is at the end, and goes first. Taken alone, and
+    /// never held while a connection is asked or closed.
     idle: Mutex<Vec<Idle>>,
     /// How often a session was found to take no writes.
     doubts: AtomicU64,
-    /// What was made, or asked, when there had been fewer doubts is closed.
+    /// A session that was made, or asked, when there had been fewer doubts is closed.
     forgotten: AtomicU64,
     clock: SystemClock,
 }
@@ -243,7 +244,7 @@ struct Idle {
     doubts: u64,
 }
 
-/// Closed when it is dropped; only who had an answer gives it back.
+/// A connection in use: closed when it is dropped; only who had an answer gives it back.
 pub(super) struct Used {
     connection: PgConnection,
     doubts: u64,
@@ -255,6 +256,7 @@ impl Used {
     fn give_back(self) {
         let now = self.home.clock.now();
         let mut idle = self.home.idle();
+        // Acquire, under the lock: see `forget`.
         if self.doubts < self.home.forgotten.load(Ordering::Acquire) {
             return;
         }
@@ -298,7 +300,7 @@ impl Kept {
     }
 
     async fn connection(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Result<Used, Fail> {
-        // What is found out from now on may be so of this one.
+        // What is found out from now on may be so of this one. Acquire: what raised the count has happened.
         let doubts = self.doubts.load(Ordering::Acquire);
         let connection = match self.take_good(doubts).await {
             Some(connection) => connection,
@@ -315,7 +317,7 @@ impl Kept {
         })
     }
 
-    /// One that lives, and takes writes where there are doubts of that.
+    /// An idle connection that lives, and takes writes where there are doubts of that.
     async fn take_good(&self, doubts: u64) -> Option<PgConnection> {
         loop {
             let mut idle = self.idle().pop()?;
@@ -344,13 +346,4 @@ impl Kept {
 /// Ends a connection. Whether the server hears of that does not matter.
 pub(super) async fn leave(connection: PgConnection) {
     let _ = within(ANSWER, connection.close()).await;
-}
-
-/// The end of this work, if it comes in time. Sockets and servers take their time from the machine.
-pub(super) async fn within<T>(time: Duration, work: impl Future<Output = T>) -> Option<T> {
-    let clock = SystemClock::new();
-    tokio::select! {
-        done = work => Some(done),
-        () = sleep(&clock, time) => None,
-    }
 }

@@ -1,296 +1,175 @@
-//! Running statements.
+//! Puts the parts of a storage together.
 
-use std::fmt;
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::sync::Arc;
 
-use sqlx::postgres::{PgConnection, PgRow};
-use sqlx::{AssertSqlSafe, Connection, Row};
+use sqlx::postgres::{PgConnectOptions, PgPool};
 
-use super::alone::Alone;
-use super::cancel;
-use super::connect::{Connections, within};
-use super::end::to_the_end;
-use super::error::{Access, Fail, Server};
-use super::follow::Users;
-use super::full_names::with_full_names;
-use super::gate::{Gate, Pass};
-use super::here::Here;
-use super::listen::Listening;
-use super::members::Sightings;
+use super::announcer::Announcer;
+use super::append::Appends;
+use super::application_pool::ApplicationPool;
+use super::channel::new_tag;
+use super::completion::run_to_completion;
+use super::connect::{self, Connections, Way};
+use super::executor::Executor;
+use super::fail::{Access, Fail};
+use super::failover::Failover;
+use super::group::Groups;
+use super::identity::DatabaseIdentity;
+use super::in_flight::{InFlight, InFlightGuard};
+use super::listener::{Listener, ListenerParts};
+use super::liveness::FailureDetector;
+use super::log::Log;
 use super::options::PostgresOptions;
-use super::piece::Pieces;
-use super::schema::for_schema;
-use super::session::{Fate, forget_plans};
-use super::settings;
-use super::tell::Teller;
-use super::value::{Value, write_into};
-use crate::clock::{Clock, SystemClock, sleep};
-use crate::error::{Error, ErrorKind, Result};
+use super::outbox::Outbox;
+use super::pools::Pools;
+use super::schema;
+use super::server::Server;
+use super::settings::limits_transactions;
+use super::statements::Statements;
+use super::timeouts::{ACQUIRE, within};
+use super::tracker::TransactionTracker;
+use super::transactions::Transactions;
+use crate::clock::SystemClock;
+use crate::error::Result;
 use crate::storage::Id;
+use crate::storage::notify::Notifier;
 
-/// The buffers of a connection that sent or read more than this are let go of: it would keep them for
-/// as long as it lives.
-const KEPT_BUFFER: usize = 1 << 20;
+/// Connections for leases, beside the rest: what leases need is short, and must not wait.
+const LEASE_CONNECTIONS: u32 = 4;
 
-/// What calls share.
-pub(crate) struct Core {
-    pub(super) me: Weak<Self>,
-    pub(super) server: Server,
-    pub(super) schema: String,
-    /// Appends and reads.
-    pub(super) pool: Connections,
-    /// Leases: they never wait behind a long append, nor for a connection that the application holds.
-    pub(super) leases: Connections,
-    /// What is short: beside a pool of the application it does not wait for it either.
-    pub(super) aside: Connections,
-    /// Whether a session of the server is this connection's own: no pooler shares it out.
-    pub(super) is_direct: bool,
-    pub(super) deadline: Duration,
-    pub(super) gate: Gate,
-    pub(super) sql: Sql,
-    pub(super) appends_alone: Alone,
-    pub(super) commits_alone: Alone,
-    pub(super) teller: Teller,
-    pub(super) listening: Listening,
-    pub(super) sightings: Arc<Sightings>,
-    pub(super) users: Users,
-    /// Of what is moved out of the outbox, and of what trimming left.
-    pub(super) moves: Pieces,
-    pub(super) sweeps: Pieces,
-    pub(super) here: Here,
-    /// Of sockets and servers, which no test can let pass.
-    pub(super) clock: SystemClock,
+/// The parts of a storage that calls share.
+pub(super) struct Core {
+    pub(super) executor: Arc<Executor>,
+    pub(super) log: Log,
+    pub(super) appends: Appends,
+    pub(super) groups: Groups,
+    pub(super) transactions: Arc<Transactions>,
+    pub(super) listener: Arc<Listener>,
+    /// Tells those in this process who are subscribed.
+    pub(super) local: Arc<Notifier>,
+    tracker: Arc<TransactionTracker>,
+    in_flight: InFlight,
 }
 
-/// The statements, for the schema.
-pub(super) struct Sql {
-    /// What each of them begins with, and no other of this server.
-    pub(super) mark: String,
-    pub(super) cancel: Statement,
-    pub(super) append_alone: Statement,
-    pub(super) append_plain: Statement,
-    pub(super) append_one: Statement,
-    pub(super) append_many: Statement,
-    pub(super) settle: Statement,
-    pub(super) read: Statement,
-    pub(super) bounds: Statement,
-    pub(super) observe: Statement,
-    pub(super) notify: Statement,
-    pub(super) create_stream: Statement,
-    pub(super) streams_near: Statement,
-    pub(super) create_group: Statement,
-    pub(super) claim: Statement,
-    pub(super) commit_alone: Statement,
-    pub(super) commit: Statement,
-    pub(super) release: Statement,
-    pub(super) groups: Statement,
-    pub(super) reset: Statement,
-    pub(super) trim: Statement,
-    pub(super) sweep: Statement,
-    pub(super) here: Statement,
-    pub(super) look: Statement,
-    pub(super) move_outbox: Statement,
-    /// Within a transaction of the application.
-    pub(super) append_one_in: Arc<str>,
-    pub(super) append_many_in: Arc<str>,
-    pub(super) commit_in: Arc<str>,
-}
-
-#[derive(Clone)]
-pub(super) struct Statement {
-    text: Arc<str>,
-    access: Access,
-}
-
-impl Sql {
-    /// The functions say in the schema what they lock.
-    pub(super) fn new(options: &PostgresOptions, limits_transactions: bool, tag: &str) -> Self {
-        let mark = format!("/* flowstream {tag} */ ");
-        let settings = match options.is_pooled {
-            true => settings::of_a_message(options, limits_transactions),
-            false => String::new(),
-        };
-        let statement = |sql: &str, access| {
-            let sql = for_schema(&to_be_sent(sql), &options.schema);
-            Statement {
-                text: format!("{mark}{settings}{sql}").into(),
-                access,
-            }
-        };
-        let write = |sql: &str| statement(sql, Access::Write);
-        let read = |sql: &str| statement(sql, Access::Read);
-        let within = |sql: &str| for_schema(&to_be_sent(sql), &options.schema).into();
-        Self {
-            cancel: read(include_str!("sql/cancel.sql")),
-            append_alone: write(include_str!("sql/append_alone.sql")),
-            append_plain: write(include_str!("sql/append_plain.sql")),
-            append_one: write(include_str!("sql/append_one.sql")),
-            append_many: write(include_str!("sql/append_many.sql")),
-            settle: write(
-                "SELECT outcome, ord, base_offset, NULL::bigint FROM {schema}.settle($1, $2, $3)",
-            ),
-            read: read(include_str!("sql/read.sql")),
-            bounds: read(include_str!("sql/bounds.sql")),
-            observe: read(include_str!("sql/observe.sql")),
-            notify: read(include_str!("sql/notify.sql")),
-            create_stream: write("SELECT {schema}.create_stream($1, $2)"),
-            streams_near: read(include_str!("sql/streams_near.sql")),
-            create_group: write(include_str!("sql/create_group.sql")),
-            claim: write(
-                "SELECT current_setting('transaction_isolation') = 'read committed', c.* \
-                 FROM {schema}.claim($1, $2, $3, $4, $5, $6, $7, $8) c",
-            ),
-            commit_alone: write(include_str!("sql/commit_alone.sql")),
-            commit: write(
-                r#"SELECT "position", acked FROM {schema}.commit($1, $2, $3, $4, $5, $6, $7, $8)
-                   WHERE "position" IS NOT NULL"#,
-            ),
-            release: write(include_str!("sql/release.sql")),
-            groups: read(include_str!("sql/groups.sql")),
-            reset: write(include_str!("sql/reset.sql")),
-            trim: write("SELECT {schema}.trim($1, $2, $3)"),
-            sweep: write("SELECT {schema}.sweep($1, $2, $3, $4)"),
-            here: read("SELECT {schema}.incarnation()::text"),
-            look: read(include_str!("sql/look.sql")),
-            move_outbox: write(include_str!("sql/move_outbox.sql")),
-            append_one_in: within(include_str!("sql/append_one_in.sql")),
-            append_many_in: within(include_str!("sql/append_many_in.sql")),
-            commit_in: within(include_str!("sql/commit_in.sql")),
-            mark,
-        }
-    }
-}
-
-/// The SQL of a file. What it locks, and why, is for those who read that.
-fn to_be_sent(sql: &str) -> String {
-    let is_comment = |line: &&str| line.trim_start().starts_with("--");
-    let lines = sql.lines().filter(|line| !is_comment(line));
-    with_full_names(&lines.collect::<Vec<&str>>().join("\n"))
+/// What was found out while a storage was opened, for what is made of it.
+struct Opened {
+    pools: Pools,
+    /// How its listener connects, if not otherwise.
+    way: Way,
+    server: Server,
+    identity: DatabaseIdentity,
+    limits_transactions: bool,
 }
 
 impl Core {
-    /// Runs a statement, as often as it collides with another, up to the deadline.
-    pub(super) async fn run(
-        &self,
-        pool: &Connections,
-        statement: &Statement,
-        values: &[Value<'_>],
-    ) -> Result<Vec<PgRow>> {
-        let done = self.try_run(pool, statement, values).await;
-        done.map_err(|fail| self.explain(fail, statement))
+    /// Opens a storage with connections of its own.
+    pub(super) async fn connect(
+        server: PgConnectOptions,
+        options: PostgresOptions,
+    ) -> Result<Arc<Self>> {
+        schema::check_name(&options.schema)?;
+        let name = Server::new(&server, &options.schema);
+        let way = Way::Told(Box::new(server), Arc::new(options.clone()));
+        let connection = match within(ACQUIRE, way.connect()).await {
+            Some(connection) => connection.map_err(Fail::Connecting),
+            None => Err(connect::silent()),
+        };
+        let mut connection = connection.map_err(|fail| name.explain(fail, Access::Read))?;
+        schema::prepare(&mut connection, &name, &options.of_opening()).await?;
+        let identity = DatabaseIdentity::ask(&mut connection, &options.of_opening()).await;
+        let limits_transactions = limits_transactions(&connection);
+        connect::leave(connection).await;
+        let pool = Connections::ours(way.clone(), options.max_connections);
+        let leases = Connections::ours(way.clone(), LEASE_CONNECTIONS);
+        let opened = Opened {
+            pools: Pools::new(pool.clone(), leases, pool),
+            way,
+            server: name,
+            identity,
+            limits_transactions,
+        };
+        Ok(Self::new(opened, &options))
     }
 
-    /// A login that was good when the storage was opened may be good again: passwords change.
-    pub(super) fn explain(&self, fail: Fail, statement: &Statement) -> Error {
-        let is_refused = fail.is_refused_login();
-        let error = self.server.explain(fail, statement.access);
-        match is_refused {
-            true => error.with_kind(ErrorKind::Unavailable),
-            false => error,
-        }
-    }
-
-    /// As [`run`](Self::run), where something is to be made of what went wrong.
-    pub(super) async fn try_run(
-        &self,
-        pool: &Connections,
-        statement: &Statement,
-        values: &[Value<'_>],
-    ) -> Result<Vec<PgRow>, Fail> {
-        let give_up = self.clock.now().saturating_add(self.deadline);
-        let (mut collisions, mut is_anew) = (0, false);
-        loop {
-            let fail = match self.run_once(pool, statement, values).await {
-                Ok(rows) => return Ok(rows),
-                Err(fail) => fail,
-            };
-            if let (Fail::Late, Some(core)) = (&fail, self.me.upgrade()) {
-                cancel::cancel(core);
+    /// Opens a storage on a pool that the application has.
+    pub(super) async fn from_pool(pool: PgPool, options: PostgresOptions) -> Result<Arc<Self>> {
+        schema::check_name(&options.schema)?;
+        let server = (*pool.connect_options()).clone();
+        let name = Server::new(&server, &options.schema);
+        let way = Way::As(pool.clone(), Arc::new(options.clone()));
+        let pool = ApplicationPool::new(pool);
+        let connection = pool.acquire().await;
+        let mut connection = connection.map_err(|fail| name.explain(fail, Access::Read))?;
+        if let Err(error) = schema::prepare(&mut connection, &name, &options.of_opening()).await {
+            if error.is_transient() {
+                // What this session cannot do now, another one may.
+                drop(connection.detach());
+                pool.weed().await;
             }
-            if fail.fate() == Fate::Outdated && !is_anew {
-                // What functions have planned is as old as their session: in another one.
-                is_anew = true;
-                pool.forget();
-                continue;
-            }
-            if !fail.is_collision() || self.clock.now() >= give_up {
-                return Err(fail);
-            }
-            collisions += 1;
-            tracing::trace!(collisions, code = fail.code(), "a statement goes again");
-            self.step_aside(collisions).await;
+            return Err(error);
         }
+        let identity = DatabaseIdentity::ask(&mut connection, &options.of_opening()).await;
+        let limits_transactions = limits_transactions(&connection);
+        drop(connection);
+        let leases = Connections::beside(pool.clone(), way.clone());
+        let opened = Opened {
+            pools: Pools::new(Connections::Application(pool), leases.clone(), leases),
+            way,
+            server: name,
+            identity,
+            limits_transactions,
+        };
+        Ok(Self::new(opened, &options))
     }
 
-    pub(super) async fn run_once(
-        &self,
-        pool: &Connections,
-        statement: &Statement,
-        values: &[Value<'_>],
-    ) -> Result<Vec<PgRow>, Fail> {
-        let mut connection = pool.lend().await?;
-        let mut answer = self.ask(&mut connection, statement, values).await;
-        if answer
-            .as_ref()
-            .is_err_and(|fail| fail.fate() == Fate::Outdated)
-            && forget_plans(&mut connection).await
-        {
-            answer = self.ask(&mut connection, statement, values).await;
-        }
-        match answer.as_ref().map_or_else(Fail::fate, |_| Fate::Stays) {
-            Fate::Stays => {
-                let sent: usize = values.iter().map(Value::size).sum();
-                let read: usize = answer.iter().flatten().map(size).sum();
-                if sent.max(read) > KEPT_BUFFER {
-                    connection.shrink_buffers();
-                }
-                connection.give_back();
-            }
-            Fate::Outdated | Fate::Ends => connection.discard(),
-            Fate::ReadOnly => {
-                connection.discard();
-                self.doubt_sessions();
-            }
-        }
-        answer
-    }
-
-    async fn ask(
-        &self,
-        connection: &mut PgConnection,
-        statement: &Statement,
-        values: &[Value<'_>],
-    ) -> Result<Vec<PgRow>, Fail> {
-        match within(self.deadline, self.send(connection, statement, values)).await {
-            Some(answer) => answer.map_err(Fail::Running),
-            None => Err(Fail::Late),
-        }
-    }
-
-    async fn send(
-        &self,
-        connection: &mut PgConnection,
-        statement: &Statement,
-        values: &[Value<'_>],
-    ) -> Result<Vec<PgRow>, sqlx::Error> {
-        if !self.is_direct {
-            let sql = write_into(&statement.text, values);
-            return sqlx::raw_sql(AssertSqlSafe(sql))
-                .fetch_all(connection)
-                .await;
-        }
-        let query = sqlx::query(AssertSqlSafe(statement.text.clone()));
-        let query = values.iter().fold(query, |query, value| value.bind(query));
-        query.fetch_all(connection).await
-    }
-
-    /// Waits a moment, longer and less predictable each time.
-    async fn step_aside(&self, collisions: u32) {
-        let most = 1_u64 << collisions.min(5);
-        let random = Id::random().0 as u64;
-        let pause = Duration::from_micros(random % (most * 1_000));
-        sleep(&self.clock, pause).await;
+    /// From the bottom up: each part gets those that it needs.
+    fn new(opened: Opened, options: &PostgresOptions) -> Arc<Self> {
+        let local = Arc::new(Notifier::new());
+        let listens = listens_on(opened.way, options);
+        let member = listens.as_ref().map_or(Id(0), |_| Id::random());
+        let tag = new_tag();
+        let executor = Arc::new(Executor {
+            server: opened.server,
+            schema: options.schema.clone(),
+            sql: Statements::new(options, opened.limits_transactions, &tag),
+            tag,
+            pools: opened.pools,
+            is_direct: !options.is_pooled,
+            deadline: options.deadline(),
+            clock: SystemClock::new(),
+        });
+        let in_flight = InFlight::default();
+        let announcer = Arc::new(Announcer::new(executor.clone(), member, local.clone()));
+        let outbox = Outbox::new(executor.clone(), in_flight.clone(), announcer.clone());
+        let tracker = TransactionTracker::new(executor.clone(), in_flight.clone(), outbox);
+        let failover = Failover::new(executor.clone(), opened.identity, tracker.clone());
+        let failover = Arc::new(failover);
+        let detector = Arc::new(FailureDetector::new(SystemClock::new()));
+        let listener = Arc::new(Listener::new(listens.map(|way| ListenerParts {
+            way,
+            executor: executor.clone(),
+            member,
+            local: local.clone(),
+            detector: detector.clone(),
+            failover: failover.clone(),
+        })));
+        // What a process left in the outbox that is gone.
+        tracker.move_soon();
+        Arc::new(Self {
+            log: Log::new(executor.clone(), in_flight.clone(), tracker.clone()),
+            appends: Appends::new(executor.clone(), announcer.clone()),
+            groups: Groups::new(executor.clone(), announcer, listener.clone(), detector),
+            transactions: Arc::new(Transactions::new(
+                executor.clone(),
+                failover,
+                tracker.clone(),
+            )),
+            executor,
+            listener,
+            local,
+            tracker,
+            in_flight,
+        })
     }
 
     /// Runs a call to its end, also when its caller lets go of it.
@@ -299,45 +178,59 @@ impl Core {
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        let call = |core, pass| {
+        let call = |core, guard| {
             let work = work(core);
             async move {
                 let done = work.await;
-                drop::<Pass>(pass);
+                drop::<InFlightGuard>(guard);
                 done
             }
         };
-        self.call_with_pass(call).await
+        self.call_with_guard(call).await
     }
 
-    /// As [`call`](Self::call), for what may go on after its answer.
-    pub(super) async fn call_with_pass<T, F>(
+    /// Runs a call as [`call`](Self::call) does, for what may go on after its answer.
+    pub(super) async fn call_with_guard<T, F>(
         self: &Arc<Self>,
-        work: impl FnOnce(Arc<Self>, Pass) -> F,
+        work: impl FnOnce(Arc<Self>, InFlightGuard) -> F,
     ) -> Result<T>
     where
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        let pass = self.gate.enter()?;
-        // The pass is dropped with what the work holds: at its end.
-        to_the_end(work(self.clone(), pass)).await
+        let guard = self.in_flight.enter()?;
+        // The guard is dropped with what the work holds: at its end.
+        run_to_completion(work(self.clone(), guard)).await
+    }
+
+    /// Ends what runs in the background, and the subscriptions.
+    pub(super) fn stop(&self) {
+        self.tracker.close();
+        self.listener.close();
+        self.local.close();
+    }
+
+    /// Waits for the calls that are in flight, ends what runs in the background, and closes connections of
+    /// ours.
+    pub(super) async fn close(&self) {
+        self.in_flight.close().await;
+        self.stop();
+        self.executor.pools.close().await;
     }
 }
 
-/// Its bytes, as they came.
-fn size(row: &PgRow) -> usize {
-    let values = (0..row.len()).filter_map(|column| row.try_get_raw(column).ok());
-    values
-        .filter_map(|value| value.as_bytes().ok().map(<[u8]>::len))
-        .sum()
-}
-
-impl fmt::Debug for Core {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PostgresStorage")
-            .field("server", &self.server.name())
-            .field("schema", &self.schema)
-            .finish_non_exhaustive()
-    }
+/// How the listener connects: as the others, if it is not told otherwise; `None` if nobody is to listen.
+fn listens_on(way: Way, options: &PostgresOptions) -> Option<Way> {
+    let listens_on = match &options.listen_on {
+        Some(direct) => {
+            let mut direct_options = PostgresOptions::new();
+            direct_options.credentials = options.credentials.clone();
+            Some(Way::Told(
+                Box::new(direct.clone()),
+                Arc::new(direct_options),
+            ))
+        }
+        None => (!options.is_pooled).then_some(way),
+    };
+    listens_on.filter(|_| options.listens)
 }

@@ -28,7 +28,8 @@ impl Credentials {
         Self(Arc::new(move |server| Box::pin(give(server))))
     }
 
-    /// Where there are none now, there may be some later: as if nobody answered at the server.
+    /// The options with credentials of this moment. Where there are none now, there may be some later: as if
+    /// nobody answered at the server.
     pub(super) async fn of(
         &self,
         server: PgConnectOptions,

@@ -9,9 +9,7 @@ use futures_core::future::BoxFuture;
 use futures_core::stream::BoxStream;
 use sqlx::postgres::{PgConnectOptions, PgPool};
 
-pub(crate) use self::core::Core;
-use self::core::Sql;
-use super::notify::Notifier;
+use self::core::Core;
 use super::{
     Append, Appended, Claim, Fetched, Group, GroupState, Id, Lease, Name, Notification, Partition,
     Progress, Read, Reset, Start, Storage, StreamSettings, Verdicts,
@@ -19,50 +17,51 @@ use super::{
 use crate::clock::SystemClock;
 use crate::error::{Error, Result};
 use crate::runtime;
-use alone::Alone;
-use connect::{Connections, Way};
-pub(crate) use error::Said;
-use error::Server;
-use follow::Users;
-pub(crate) use follow::{Ending, ended};
-use gate::Gate;
-use here::Here;
-use listen::Listening;
-use members::Sightings;
+pub(crate) use explain::{CommitStep, explain_commit};
+pub(crate) use open_transactions::Ending;
 pub use options::PostgresOptions;
-use piece::Pieces;
 pub use schema::schema_sql;
-pub(crate) use session::ends_session;
-use tell::Teller;
-use theirs::Theirs;
-pub(crate) use user::Outcome;
+pub(crate) use tracker::ended;
+pub(crate) use transactions::{CommitOutcome, Transactions};
 
-mod alone;
+mod announcer;
 mod append;
-mod cancel;
+mod application_pool;
+mod arrays;
+pub(crate) mod channel;
 pub(crate) mod columns;
+mod completion;
 mod connect;
 mod core;
 mod credentials;
-mod end;
-mod error;
-mod follow;
+mod executor;
+mod explain;
+mod fail;
+mod failover;
+mod fast_path;
 mod full_names;
-mod gate;
 mod group;
-mod here;
-mod listen;
+mod identity;
+mod in_flight;
+mod listener;
+mod liveness;
 mod log;
-mod members;
+mod open_transactions;
 mod options;
 mod outbox;
-mod piece;
+mod outcome;
+mod pieces;
+mod pools;
 mod schema;
+mod server;
 mod session;
 mod settings;
-pub(crate) mod tell;
-mod theirs;
-mod user;
+mod sqlstate;
+mod statements;
+mod template;
+mod timeouts;
+mod tracker;
+mod transactions;
 mod value;
 
 /// A storage in a schema of a PostgreSQL database, 14 or later, for any number of processes.
@@ -74,11 +73,7 @@ mod value;
 /// write is [`Invalid`](crate::ErrorKind::Invalid); messages are bytes everywhere.
 pub struct PostgresStorage {
     core: Arc<Core>,
-    local: Arc<Notifier>,
 }
-
-/// Beside the rest: what leases need is short, and must not wait.
-const LEASE_CONNECTIONS: u32 = 4;
 
 impl PostgresStorage {
     /// Connects to the server that the URL names, and makes or migrates the schema where needed.
@@ -110,33 +105,9 @@ impl PostgresStorage {
     ///
     /// As [`connect`](Self::connect).
     pub async fn connect_with(server: PgConnectOptions, options: PostgresOptions) -> Result<Self> {
-        let connecting = Box::pin(Self::connect_here(server, options));
-        runtime::opening(&SystemClock::new(), connecting).await
-    }
-
-    async fn connect_here(server: PgConnectOptions, options: PostgresOptions) -> Result<Self> {
-        schema::check_name(&options.schema)?;
-        let name = Server::new(&server, &options.schema);
-        let way = Way::Told(Box::new(server), Arc::new(options.clone()));
-        let connection = match connect::within(connect::ACQUIRE, way.connect()).await {
-            Some(connection) => connection.map_err(error::Fail::Connecting),
-            None => Err(connect::silent()),
-        };
-        let mut connection = connection.map_err(|fail| name.explain(fail, error::Access::Read))?;
-        schema::prepare(&mut connection, &name, &options.of_opening()).await?;
-        let here = Here::ask(&mut connection, &options.of_opening()).await;
-        let limits_transactions = settings::limits_transactions(&connection);
-        connect::leave(connection).await;
-        let pool = Connections::ours(way.clone(), options.max_connections);
-        let leases = Connections::ours(way.clone(), LEASE_CONNECTIONS);
-        Ok(Self::new(
-            [pool.clone(), leases, pool],
-            way,
-            name,
-            here,
-            limits_transactions,
-            &options,
-        ))
+        let connecting = Box::pin(Core::connect(server, options));
+        let core = runtime::opening(&SystemClock::new(), connecting).await?;
+        Ok(Self { core })
     }
 
     /// Uses a pool that the application has. Closing the storage leaves the pool open.
@@ -159,101 +130,192 @@ impl PostgresStorage {
     ///
     /// As [`connect`](Self::connect).
     pub async fn from_pool(pool: PgPool, options: PostgresOptions) -> Result<Self> {
-        let opening = Box::pin(Self::from_pool_here(pool, options));
-        runtime::opening(&SystemClock::new(), opening).await
+        let opening = Box::pin(Core::from_pool(pool, options));
+        let core = runtime::opening(&SystemClock::new(), opening).await?;
+        Ok(Self { core })
     }
 
-    async fn from_pool_here(pool: PgPool, options: PostgresOptions) -> Result<Self> {
-        schema::check_name(&options.schema)?;
-        let server = (*pool.connect_options()).clone();
-        let name = Server::new(&server, &options.schema);
-        let way = Way::As(pool.clone(), Arc::new(options.clone()));
-        let pool = Theirs::new(pool);
-        let connection = pool.acquire().await;
-        let mut connection = connection.map_err(|fail| name.explain(fail, error::Access::Read))?;
-        if let Err(error) = schema::prepare(&mut connection, &name, &options.of_opening()).await {
-            if error.is_transient() {
-                // What this session cannot do now, another one may.
-                drop(connection.detach());
-                pool.weed().await;
-            }
-            return Err(error);
-        }
-        let here = Here::ask(&mut connection, &options.of_opening()).await;
-        let limits_transactions = settings::limits_transactions(&connection);
-        drop(connection);
-        let leases = Connections::beside(pool.clone(), way.clone());
-        let pool = Connections::Theirs(pool);
-        Ok(Self::new(
-            [pool, leases.clone(), leases],
-            way,
-            name,
-            here,
-            limits_transactions,
-            &options,
-        ))
+    /// What it does within transactions of the application.
+    pub(crate) fn transactions(&self) -> &Arc<Transactions> {
+        &self.core.transactions
+    }
+}
+
+impl Drop for PostgresStorage {
+    fn drop(&mut self) {
+        self.core.stop();
+    }
+}
+
+impl fmt::Debug for PostgresStorage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let executor = &self.core.executor;
+        f.debug_struct("PostgresStorage")
+            .field("server", &executor.server.name())
+            .field("schema", &executor.schema)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Storage for PostgresStorage {
+    fn create_stream<'a>(
+        &'a self,
+        stream: &'a Name,
+        partitions: Option<u32>,
+    ) -> BoxFuture<'a, Result<StreamSettings>> {
+        let stream = stream.clone();
+        Box::pin(async move {
+            self.core
+                .call(|core| async move { core.log.create_stream(&stream, partitions).await })
+                .await
+        })
     }
 
-    fn new(
-        [pool, leases, aside]: [Connections; 3],
-        way: Way,
-        server: Server,
-        here: Here,
-        limits_transactions: bool,
-        options: &PostgresOptions,
-    ) -> Self {
-        let local = Arc::new(Notifier::new());
-        let teller = Teller::new(local.clone());
-        let listen_on = match &options.listen_on {
-            Some(direct) => {
-                let mut direct_options = PostgresOptions::new();
-                direct_options.credentials = options.credentials.clone();
-                Some(Way::Told(
-                    Box::new(direct.clone()),
-                    Arc::new(direct_options),
-                ))
-            }
-            None => (!options.is_pooled).then_some(way),
+    fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<Appended>> {
+        Box::pin(async move {
+            self.core
+                .call_with_guard(
+                    |core, guard| async move { core.appends.append(&append, &guard).await },
+                )
+                .await
+        })
+    }
+
+    /// The second is sent, parsed and waits at the lock while the first one waits for the disk.
+    fn append_depth(&self) -> usize {
+        2
+    }
+
+    fn settle<'a>(
+        &'a self,
+        id: Id,
+        partitions: &'a [Partition],
+    ) -> BoxFuture<'a, Result<Option<Vec<u64>>>> {
+        let partitions = partitions.to_vec();
+        Box::pin(async move {
+            self.core
+                .call(|core| async move { core.appends.settle(id, &partitions).await })
+                .await
+        })
+    }
+
+    fn read(&self, read: Read) -> BoxFuture<'_, Result<Fetched>> {
+        Box::pin(async move {
+            self.core
+                .call(|core| async move { core.log.read(&read).await })
+                .await
+        })
+    }
+
+    fn bounds<'a>(&'a self, partitions: &'a [Partition]) -> BoxFuture<'a, Result<Vec<Range<u64>>>> {
+        let partitions = partitions.to_vec();
+        Box::pin(async move {
+            self.core
+                .call(|core| async move { core.log.bounds(&partitions).await })
+                .await
+        })
+    }
+
+    fn create_group<'a>(&'a self, group: &'a Group, start: Start) -> BoxFuture<'a, Result<()>> {
+        let group = group.clone();
+        Box::pin(async move {
+            self.core
+                .call(|core| async move { core.groups.create_group(&group, start).await })
+                .await
+        })
+    }
+
+    fn observe<'a>(
+        &'a self,
+        groups: &'a [Group],
+    ) -> BoxFuture<'a, Result<Vec<Option<GroupState>>>> {
+        let groups = groups.to_vec();
+        Box::pin(async move {
+            self.core
+                .call(|core| async move { core.groups.observe(&groups).await })
+                .await
+        })
+    }
+
+    fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<GroupState>> {
+        Box::pin(async move {
+            self.core
+                .call(|core| async move { core.groups.claim(&claim).await })
+                .await
+        })
+    }
+
+    fn commit<'a>(
+        &'a self,
+        lease: &'a Lease,
+        verdicts: &'a Verdicts,
+    ) -> BoxFuture<'a, Result<Progress>> {
+        let (lease, verdicts) = (lease.clone(), verdicts.clone());
+        Box::pin(async move {
+            self.core
+                .call(|core| async move { core.groups.commit(&lease, &verdicts).await })
+                .await
+        })
+    }
+
+    fn release<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<()>> {
+        let lease = lease.clone();
+        Box::pin(async move {
+            self.core
+                .call(|core| async move { core.groups.release(&lease).await })
+                .await
+        })
+    }
+
+    fn groups<'a>(&'a self, stream: Option<&'a Name>) -> BoxFuture<'a, Result<Vec<Group>>> {
+        let stream = stream.cloned();
+        Box::pin(async move {
+            self.core
+                .call(|core| async move { core.groups.groups(stream.as_ref()).await })
+                .await
+        })
+    }
+
+    fn reset(&self, reset: Reset) -> BoxFuture<'_, Result<GroupState>> {
+        Box::pin(async move {
+            self.core
+                .call_with_guard(
+                    |core, guard| async move { core.groups.reset(&reset, &guard).await },
+                )
+                .await
+        })
+    }
+
+    fn trim<'a>(&'a self, partition: &'a Partition, before: u64) -> BoxFuture<'a, Result<u64>> {
+        let partition = partition.clone();
+        Box::pin(async move {
+            self.core
+                .call(|core| async move { core.log.trim(&partition, before).await })
+                .await
+        })
+    }
+
+    fn notifications(&self) -> BoxStream<'static, Notification> {
+        let subscription = self.core.local.subscribe();
+        self.core.listener.start();
+        subscription
+    }
+
+    /// How often a consumer looks for messages by itself: one query for all that is watched.
+    fn poll_interval(&self) -> Option<Duration> {
+        let millis = if self.core.listener.is_on() {
+            1_000
+        } else {
+            100
         };
-        let listen_on = listen_on.filter(|_| options.listens);
-        let sightings = Arc::new(Sightings::new(SystemClock::new()));
-        let core = Arc::new_cyclic(|me| Core {
-            me: me.clone(),
-            server,
-            schema: options.schema.clone(),
-            pool,
-            leases,
-            aside,
-            is_direct: !options.is_pooled,
-            deadline: options.deadline(),
-            gate: Gate::default(),
-            sql: Sql::new(options, limits_transactions, teller.tag()),
-            appends_alone: Alone::default(),
-            commits_alone: Alone::default(),
-            listening: Listening::new(
-                listen_on,
-                &options.schema,
-                teller.tag(),
-                local.clone(),
-                sightings.clone(),
-                me.clone(),
-            ),
-            teller,
-            sightings,
-            users: Users::default(),
-            moves: Pieces::default(),
-            sweeps: Pieces::default(),
-            here,
-            clock: SystemClock::new(),
-        });
-        core.register();
-        // Of a process that is gone.
-        core.move_soon();
-        Self { core, local }
+        Some(Duration::from_millis(millis))
     }
 
-    pub(crate) fn core(&self) -> &Arc<Core> {
-        &self.core
+    fn close(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.core.close().await;
+            Ok(())
+        })
     }
 }
 
@@ -275,181 +337,4 @@ fn no_url(error: &sqlx::Error) -> Error {
          where characters of a password such as @ : / # are written as %40 %3A %2F %23, and only \
          parameters that sqlx knows"
     ))
-}
-
-impl Drop for PostgresStorage {
-    fn drop(&mut self) {
-        self.core.users.close();
-        self.core.listening.close();
-        self.local.close();
-    }
-}
-
-impl fmt::Debug for PostgresStorage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.core.fmt(f)
-    }
-}
-
-impl Storage for PostgresStorage {
-    fn create_stream<'a>(
-        &'a self,
-        stream: &'a Name,
-        partitions: Option<u32>,
-    ) -> BoxFuture<'a, Result<StreamSettings>> {
-        let stream = stream.clone();
-        Box::pin(async move {
-            self.core
-                .call(|core| async move { core.create_stream(&stream, partitions).await })
-                .await
-        })
-    }
-
-    fn append(&self, append: Arc<Append>) -> BoxFuture<'_, Result<Appended>> {
-        Box::pin(async move {
-            self.core
-                .call_with_pass(|core, pass| async move { core.append(&append, &pass).await })
-                .await
-        })
-    }
-
-    /// The second is sent, parsed and waits at the lock while the first one waits for the disk.
-    fn append_depth(&self) -> usize {
-        2
-    }
-
-    fn settle<'a>(
-        &'a self,
-        id: Id,
-        partitions: &'a [Partition],
-    ) -> BoxFuture<'a, Result<Option<Vec<u64>>>> {
-        let partitions = partitions.to_vec();
-        Box::pin(async move {
-            self.core
-                .call(|core| async move { core.settle(id, &partitions).await })
-                .await
-        })
-    }
-
-    fn read(&self, read: Read) -> BoxFuture<'_, Result<Fetched>> {
-        Box::pin(async move {
-            self.core
-                .call(|core| async move { core.read(&read).await })
-                .await
-        })
-    }
-
-    fn bounds<'a>(&'a self, partitions: &'a [Partition]) -> BoxFuture<'a, Result<Vec<Range<u64>>>> {
-        let partitions = partitions.to_vec();
-        Box::pin(async move {
-            self.core
-                .call(|core| async move { core.bounds(&partitions).await })
-                .await
-        })
-    }
-
-    fn create_group<'a>(&'a self, group: &'a Group, start: Start) -> BoxFuture<'a, Result<()>> {
-        let group = group.clone();
-        Box::pin(async move {
-            self.core
-                .call(|core| async move { core.create_group(&group, start).await })
-                .await
-        })
-    }
-
-    fn observe<'a>(
-        &'a self,
-        groups: &'a [Group],
-    ) -> BoxFuture<'a, Result<Vec<Option<GroupState>>>> {
-        let groups = groups.to_vec();
-        Box::pin(async move {
-            self.core
-                .call(|core| async move { core.observe(&groups).await })
-                .await
-        })
-    }
-
-    fn claim(&self, claim: Claim) -> BoxFuture<'_, Result<GroupState>> {
-        Box::pin(async move {
-            self.core
-                .call(|core| async move { core.claim(&claim).await })
-                .await
-        })
-    }
-
-    fn commit<'a>(
-        &'a self,
-        lease: &'a Lease,
-        verdicts: &'a Verdicts,
-    ) -> BoxFuture<'a, Result<Progress>> {
-        let (lease, verdicts) = (lease.clone(), verdicts.clone());
-        Box::pin(async move {
-            self.core
-                .call(|core| async move { core.commit(&lease, &verdicts).await })
-                .await
-        })
-    }
-
-    fn release<'a>(&'a self, lease: &'a Lease) -> BoxFuture<'a, Result<()>> {
-        let lease = lease.clone();
-        Box::pin(async move {
-            self.core
-                .call(|core| async move { core.release(&lease).await })
-                .await
-        })
-    }
-
-    fn groups<'a>(&'a self, stream: Option<&'a Name>) -> BoxFuture<'a, Result<Vec<Group>>> {
-        let stream = stream.cloned();
-        Box::pin(async move {
-            self.core
-                .call(|core| async move { core.groups(stream.as_ref()).await })
-                .await
-        })
-    }
-
-    fn reset(&self, reset: Reset) -> BoxFuture<'_, Result<GroupState>> {
-        Box::pin(async move {
-            self.core
-                .call_with_pass(|core, pass| async move { core.reset(&reset, &pass).await })
-                .await
-        })
-    }
-
-    fn trim<'a>(&'a self, partition: &'a Partition, before: u64) -> BoxFuture<'a, Result<u64>> {
-        let partition = partition.clone();
-        Box::pin(async move {
-            self.core
-                .call(|core| async move { core.trim(&partition, before).await })
-                .await
-        })
-    }
-
-    fn notifications(&self) -> BoxStream<'static, Notification> {
-        let subscription = self.local.subscribe();
-        self.core.listening.start();
-        subscription
-    }
-
-    /// One query for all that is watched.
-    fn poll_interval(&self) -> Option<Duration> {
-        let millis = if self.core.listening.is_on() {
-            1_000
-        } else {
-            100
-        };
-        Some(Duration::from_millis(millis))
-    }
-
-    fn close(&self) -> BoxFuture<'_, Result<()>> {
-        Box::pin(async move {
-            self.core.gate.close().await;
-            self.core.users.close();
-            self.core.listening.close();
-            self.local.close();
-            self.core.pool.close().await;
-            self.core.leases.close().await;
-            Ok(())
-        })
-    }
 }

@@ -3,10 +3,17 @@
 use sqlx::postgres::PgConnection;
 use sqlx::{Executor, Row};
 
-use super::connect::within;
-use super::error::{Access, Fail, Server};
+use super::fail::{Access, Fail};
 use super::options::PostgresOptions;
+use super::server::Server;
 use super::settings::message;
+use super::sqlstate::{
+    DUPLICATE_FUNCTION, DUPLICATE_OBJECT, DUPLICATE_SCHEMA, DUPLICATE_TABLE,
+    INSUFFICIENT_PRIVILEGE, INVALID_SCHEMA_NAME, SERIALIZATION_FAILURE, UNDEFINED_COLUMN,
+    UNDEFINED_TABLE, UNIQUE_VIOLATION,
+};
+use super::template::for_schema;
+use super::timeouts::within;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What makes each version out of the one before, in the order in which its parts need each other;
@@ -29,11 +36,6 @@ const STEPS: &[&[&str]] = &[&[
 
 /// The version that this code reads and writes.
 const VERSION: i32 = STEPS.len() as i32;
-
-/// SQL as it stands in its file, for a schema.
-pub(super) fn for_schema(sql: &str, schema: &str) -> String {
-    sql.replace("{schema}", &format!("\"{schema}\""))
-}
 
 /// The SQL that makes the schema, or brings an older one up to date: for those who open a storage
 /// with a role that has no right to do so. It is one statement; run it with any client, as often as
@@ -147,8 +149,8 @@ async fn find(
         Ok(row) => row,
         Err(sqlx::Error::Database(error)) => {
             return match error.code().as_deref() {
-                Some("42P01" | "3F000") => Ok(Found::Nothing),
-                Some("42703") => Ok(Found::Strange(error.message().to_owned())),
+                Some(UNDEFINED_TABLE | INVALID_SCHEMA_NAME) => Ok(Found::Nothing),
+                Some(UNDEFINED_COLUMN) => Ok(Found::Strange(error.message().to_owned())),
                 _ => Err(sqlx::Error::Database(error)),
             };
         }
@@ -182,9 +184,12 @@ async fn make(
         let fail = Fail::Running(error);
         match fail.code().as_deref() {
             // Another made it meanwhile, seen through an older snapshot.
-            Some("40001" | "23505" | "42P06") if attempt < ATTEMPTS => {}
-            Some("42P07" | "42710" | "42723") => return Ok(Some(fail.said())),
-            Some("42501") => {
+            Some(SERIALIZATION_FAILURE | UNIQUE_VIOLATION | DUPLICATE_SCHEMA)
+                if attempt < ATTEMPTS => {}
+            Some(DUPLICATE_TABLE | DUPLICATE_OBJECT | DUPLICATE_FUNCTION) => {
+                return Ok(Some(fail.said()));
+            }
+            Some(INSUFFICIENT_PRIVILEGE) => {
                 return Err(missing(
                     server,
                     &options.schema,

@@ -12,6 +12,7 @@ use sqlx::postgres::{PgArguments, Postgres};
 use sqlx::query::Query;
 use uuid::Uuid;
 
+/// A value of a statement, in the type that the statement has for it.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Value<'a> {
     Text(&'a str),
@@ -152,6 +153,11 @@ fn write_numbers<T: std::fmt::Display>(sql: &mut String, of: &str, numbers: &[T]
         let _ = write!(sql, "{comma}{number}");
     }
     let _ = write!(sql, "}}'::{of}[]");
+}
+
+/// A number as the server counts: one that is too large for it is as large as it can be.
+pub(super) fn as_bigint(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// The statement with its values instead of `$1`, `$2` …

@@ -23,7 +23,7 @@
     $function$;
 
     -- What those who commit an ack share, and who takes the lease over has alone.
-    CREATE FUNCTION {schema}.gate(id bigint) RETURNS bigint IMMUTABLE LANGUAGE sql
+    CREATE FUNCTION {schema}.ack_lock_key(id bigint) RETURNS bigint IMMUTABLE LANGUAGE sql
         RETURN hashtextextended('{schema}.acks', 7215846520348) # id;
 
     -- One message is done, if this transaction commits. The row is written in any case: one that may
@@ -34,8 +34,7 @@
         place text, stream text, part int, grp text, claimer uuid, at_epoch bigint, at_offset bigint,
         OUT outcome text, OUT transaction text
     ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    {by_index} AS $function$
     DECLARE
         me xid8 := {schema}.begin_in(place);
         lease {schema}.leases;
@@ -77,14 +76,13 @@
     -- which cannot be locked if it was updated since (40001).
     CREATE FUNCTION {schema}.check_ack() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    {by_index} AS $function$
     DECLARE
         lease {schema}.leases;
         last {schema}.positions;
     BEGIN
         IF current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') THEN
-            PERFORM pg_advisory_xact_lock_shared({schema}.gate(NEW.group_id));
+            PERFORM pg_advisory_xact_lock_shared({schema}.ack_lock_key(NEW.group_id));
             SELECT l.* INTO STRICT lease FROM {schema}.leases l WHERE l.group_id = NEW.group_id;
         ELSE
             SELECT l.* INTO STRICT lease FROM {schema}.leases l WHERE l.group_id = NEW.group_id FOR SHARE;
@@ -117,12 +115,11 @@
     -- at the insert would pass over transactions that commit late. What was done before
     -- the group was sent to another place does not count: those rows are deleted then, but for any that
     -- a snapshot older than the lock did not show.
-    CREATE FUNCTION {schema}.fold(
+    CREATE FUNCTION {schema}.merge_acks(
         id bigint, at_position bigint, at_acked int8multirange,
         OUT "position" bigint, OUT acked int8multirange
     ) STABLE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    {by_index} AS $function$
     DECLARE
         since bigint;
         more int8multirange;
@@ -160,8 +157,7 @@
     -- holds the lock of the lease.
     CREATE FUNCTION {schema}.drop_acks(id bigint, before bigint) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    {by_index} AS $function$
     DECLARE
         low bigint;
         high bigint;

@@ -1,7 +1,7 @@
-    -- The place in the line of those appends to a partition that follow another one. A row that is let
+    -- Puts those appends to a partition into an order that follow another one. A row that is let
     -- go of goes to whoever asks first, and not to whoever waits: the one after the next could be
     -- before it.
-    CREATE FUNCTION {schema}.stand_in_line(stream text, part int) RETURNS void LANGUAGE sql
+    CREATE FUNCTION {schema}.lock_append_order(stream text, part int) RETURNS void LANGUAGE sql
     BEGIN ATOMIC
         SELECT pg_advisory_xact_lock(hashtextextended('{schema}/' || stream, part));
     END;
@@ -76,8 +76,7 @@
     ) RETURNS TABLE (
         outcome text, ord int, stream_id int, partition int, base_offset bigint, appended_at timestamptz
     ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    {by_index} AS $function$
     DECLARE
         has_commits boolean := cardinality(c_groups) > 0;
         has_rows boolean := cardinality(streams) > 0;
@@ -97,9 +96,9 @@
                     SELECT FROM {schema}.leases l WHERE l.group_id = c.group_id FOR NO KEY UPDATE
                 ) l;
         END IF;
-        -- Each is an entry in the server's table of locks. Who goes to many has no line to stand in.
+        -- Each is an entry in the server's table of locks. Who goes to many has no place in the order.
         IF before IS NOT NULL AND cardinality(streams) <= 16 THEN
-            PERFORM {schema}.stand_in_line(u.stream, u.part)
+            PERFORM {schema}.lock_append_order(u.stream, u.part)
                 FROM (SELECT * FROM unnest(streams, parts) u (stream, part) ORDER BY 1, 2) u;
         END IF;
         PERFORM {schema}.lock_partitions(streams, parts);
@@ -204,12 +203,11 @@
         id uuid, before uuid, stream text, part int,
         OUT stream_id int, OUT base_offset bigint, OUT appended_at timestamptz
     ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    {by_index} AS $function$
     BEGIN
         PERFORM {schema}.begin_write();
         IF before IS NOT NULL THEN
-            PERFORM {schema}.stand_in_line(stream, part);
+            PERFORM {schema}.lock_append_order(stream, part);
         END IF;
         SELECT p.stream_id INTO stream_id FROM {schema}.streams s
             JOIN {schema}.partitions p ON p.stream_id = s.stream_id AND p.partition = part
@@ -238,8 +236,7 @@
     CREATE FUNCTION {schema}.settle(id uuid, streams text[], parts int[])
     RETURNS TABLE (outcome text, ord int, base_offset bigint)
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    {by_index} AS $function$
     DECLARE
         mine boolean;
     BEGIN
@@ -260,11 +257,11 @@
                 SELECT FROM unnest(streams, parts) u (stream, part)
                 JOIN {schema}.streams s ON s.name = u.stream
                 CROSS JOIN LATERAL (
-                    SELECT f.forgotten FROM {schema}.floors f
-                    WHERE f.stream_id = s.stream_id AND f.partition = u.part
-                    ORDER BY f.generation DESC LIMIT 1
-                ) f
-                WHERE id <= f.forgotten
+                    SELECT t.forgotten FROM {schema}.trim_state t
+                    WHERE t.stream_id = s.stream_id AND t.partition = u.part
+                    ORDER BY t.generation DESC LIMIT 1
+                ) t
+                WHERE id <= t.forgotten
             ) THEN
                 RETURN QUERY SELECT 'forgotten', 0, 0::bigint;
                 RETURN;

@@ -15,8 +15,7 @@
     CREATE FUNCTION {schema}.create_group(
         stream text, part int, grp text, place text, at_offset bigint, at_time timestamptz
     ) RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    {by_index} AS $function$
     DECLARE
         sid int;
         id bigint;
@@ -54,10 +53,9 @@
     ) RETURNS TABLE (
         owner uuid, epoch bigint, generation bigint, "position" bigint, acked text,
         attempted bigint[], attempts int[], start_offset bigint, end_offset bigint,
-        incarnation bigint, lives boolean, member uuid
+        incarnation bigint, is_alive boolean, member uuid
     ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    {by_index} AS $function$
     DECLARE
         lease {schema}.leases;
         last {schema}.positions;
@@ -75,14 +73,14 @@
         IF NOT FOUND THEN
             RETURN;
         END IF;
-        -- In this order: what commits before the lock is folded, what comes after it is fenced.
-        PERFORM pg_advisory_xact_lock({schema}.gate(lease.group_id));
+        -- In this order: what commits before the lock is merged, what comes after it is fenced.
+        PERFORM pg_advisory_xact_lock({schema}.ack_lock_key(lease.group_id));
         SELECT l.* INTO STRICT lease FROM {schema}.leases l
             WHERE l.group_id = lease.group_id FOR NO KEY UPDATE;
         SELECT * INTO STRICT last FROM {schema}.positions p
             WHERE p.group_id = lease.group_id ORDER BY p.generation DESC LIMIT 1;
         SELECT f.position, f.acked INTO last.position, last.acked
-            FROM {schema}.fold(lease.group_id, last.position, last.acked) f;
+            FROM {schema}.merge_acks(lease.group_id, last.position, last.acked) f;
         -- A lease of its own from before a failover is as good as another's that is dead.
         is_mine := coalesce(lease.owner = claimer AND lease.incarnation = now_here, false);
         is_over := lease.owner IS NOT NULL AND NOT is_mine
@@ -128,8 +126,7 @@
         done text, attempted bigint[], attempts int[],
         OUT "position" bigint, OUT acked bigint[]
     ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    {by_index} AS $function$
     DECLARE
         now_here bigint := {schema}.incarnation();
         id bigint;
@@ -156,8 +153,7 @@
     -- Whether the lease was this one. Locks the lease.
     CREATE FUNCTION {schema}.release(stream text, part int, grp text, claimer uuid, at_epoch bigint)
     RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    {by_index} AS $function$
     DECLARE
         now_here bigint := {schema}.incarnation();
         id bigint;
@@ -187,10 +183,9 @@
         done boolean,
         owner uuid, epoch bigint, generation bigint, "position" bigint, acked text,
         attempted bigint[], attempts int[], start_offset bigint, end_offset bigint,
-        incarnation bigint, lives boolean, member uuid
+        incarnation bigint, is_alive boolean, member uuid
     ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    {by_index} AS $function$
     DECLARE
         lease {schema}.leases;
         is_done boolean;
@@ -202,11 +197,11 @@
         IF NOT FOUND THEN
             RETURN;
         END IF;
-        PERFORM pg_advisory_xact_lock({schema}.gate(lease.group_id));
+        PERFORM pg_advisory_xact_lock({schema}.ack_lock_key(lease.group_id));
         SELECT l.* INTO STRICT lease FROM {schema}.leases l
             WHERE l.group_id = lease.group_id FOR NO KEY UPDATE;
         is_done := forced OR lease.owner IS NULL
-            OR NOT coalesce({schema}.lives(lease.member, lease.incarnation, lease.claimed_at), true);
+            OR NOT coalesce({schema}.is_alive(lease.member, lease.incarnation, lease.claimed_at), true);
         IF is_done THEN
             UPDATE {schema}.leases l SET owner = NULL, epoch = lease.epoch + 1, member = NULL
                 WHERE l.group_id = lease.group_id;

@@ -34,21 +34,21 @@
 
     -- Says that the backend that runs this is the one of this process, and forgets processes that
     -- are long gone.
-    CREATE FUNCTION {schema}.enrol(process uuid) RETURNS bigint
+    CREATE FUNCTION {schema}.register(process uuid) RETURNS bigint
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $function$
     DECLARE
         now_here bigint := {schema}.incarnation();
     BEGIN
         -- If a crash takes it along, it takes the backend along as well.
         PERFORM set_config('synchronous_commit', 'off', true);
-        INSERT INTO {schema}.members AS m (member, pid, backend_start, incarnation, enrolled_at)
+        INSERT INTO {schema}.members AS m (member, pid, backend_start, incarnation, registered_at)
             SELECT process, a.pid, a.backend_start, now_here, clock_timestamp()
             FROM pg_stat_get_activity(pg_backend_pid()) a
             ON CONFLICT (member) DO UPDATE
                 SET pid = excluded.pid, backend_start = excluded.backend_start,
-                    incarnation = excluded.incarnation, enrolled_at = excluded.enrolled_at;
+                    incarnation = excluded.incarnation, registered_at = excluded.registered_at;
         DELETE FROM {schema}.members m
-            WHERE m.member <> process AND m.enrolled_at < clock_timestamp() - interval '1 hour'
+            WHERE m.member <> process AND m.registered_at < clock_timestamp() - interval '1 hour'
                 AND NOT EXISTS (
                     SELECT FROM pg_stat_get_activity(m.pid) a
                     WHERE a.backend_start IS NULL OR a.backend_start = m.backend_start
@@ -64,7 +64,7 @@
     -- restart of the server comes back soon, or not at all: its listener tries each five seconds. A lease
     -- of another place (a failover, a copy of the database) is nobody's: its owner cannot write under it
     -- here, whatever became of him, and claims a new one. While his process is here, it is left to him.
-    CREATE FUNCTION {schema}.lives(
+    CREATE FUNCTION {schema}.is_alive(
         process uuid, claimed_in bigint, claimed_at timestamptz
     ) RETURNS boolean STABLE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan AS $function$
@@ -78,7 +78,7 @@
             RETURN NULL;
         END IF;
         SELECT * INTO m FROM {schema}.members x WHERE x.member = process;
-        IF m.incarnation = now_here AND m.enrolled_at >= pg_postmaster_start_time() THEN
+        IF m.incarnation = now_here AND m.registered_at >= pg_postmaster_start_time() THEN
             SELECT b.backend_start INTO a FROM pg_stat_get_activity(m.pid) b;
             IF NOT FOUND THEN
                 RETURN false;

@@ -87,8 +87,7 @@
     CREATE FUNCTION {schema}.waiting(look {schema}.look, at_most int)
     RETURNS TABLE (xid xid8, id bigint, size bigint) STABLE
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    {by_index} SET enable_bitmapscan = off AS $function$
     BEGIN
         -- Those with lower numbers, which were under way.
         IF look.moved_to < look.looked_to THEN
@@ -139,8 +138,7 @@
     ) RETURNS TABLE (
         stream text, partition int, end_offset bigint, now_seen text, is_more boolean
     ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    {by_index} SET enable_bitmapscan = off AS $function$
     DECLARE
         look {schema}.look := {schema}.begin_look(seen);
         xids xid8[] := '{}';

@@ -2,14 +2,13 @@
     CREATE FUNCTION {schema}.state(id bigint) RETURNS TABLE (
         owner uuid, epoch bigint, generation bigint, "position" bigint, acked text,
         attempted bigint[], attempts int[], start_offset bigint, end_offset bigint,
-        incarnation bigint, lives boolean, member uuid
+        incarnation bigint, is_alive boolean, member uuid
     ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    {by_index} AS $function$
     DECLARE
         lease {schema}.leases;
         last {schema}.positions;
-        folded record;
+        merged record;
         log record;
     BEGIN
         SELECT * INTO lease FROM {schema}.leases l WHERE l.group_id = id;
@@ -18,13 +17,13 @@
         END IF;
         SELECT * INTO STRICT last FROM {schema}.positions p
             WHERE p.group_id = id ORDER BY p.generation DESC LIMIT 1;
-        SELECT * INTO folded FROM {schema}.fold(id, last.position, last.acked);
+        SELECT * INTO merged FROM {schema}.merge_acks(id, last.position, last.acked);
         SELECT * INTO log FROM {schema}.bounds(lease.stream_id, lease.partition);
-        RETURN QUERY SELECT lease.owner, lease.epoch, last.generation, folded."position",
-            folded.acked::text, last.attempted, last.attempts, log.start_offset, log.end_offset,
+        RETURN QUERY SELECT lease.owner, lease.epoch, last.generation, merged."position",
+            merged.acked::text, last.attempted, last.attempts, log.start_offset, log.end_offset,
             {schema}.incarnation(),
             CASE WHEN lease.owner IS NOT NULL THEN
-                {schema}.lives(lease.member, lease.incarnation, lease.claimed_at)
+                {schema}.is_alive(lease.member, lease.incarnation, lease.claimed_at)
             END, lease.member;
     END
     $function$;
@@ -51,7 +50,7 @@
             ) p;
         IF last.has_acks THEN
             SELECT f.position, f.acked INTO last.position, last.acked
-                FROM {schema}.fold(id, last.position, last.acked) f;
+                FROM {schema}.merge_acks(id, last.position, last.acked) f;
         END IF;
         -- One union: with a thousand ranges each pass over all costs as much as all the rest. The position
         -- moves to the end of the first range, if that begins there.

@@ -2,8 +2,7 @@
     -- thousand batches.
     CREATE FUNCTION {schema}.read_until(stream int, part int, first bigint, bytes bigint) RETURNS bigint
     STABLE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    {by_index} SET jit = off AS $function$
     DECLARE
         b record;
         total bigint := 0;
@@ -30,8 +29,7 @@
     -- within one, so the offsets are searched by halves.
     CREATE FUNCTION {schema}.appended_since(stream int, part int, moment timestamptz) RETURNS bigint
     STABLE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    {by_index} AS $function$
     DECLARE
         low bigint;
         middle bigint;

@@ -30,9 +30,9 @@
     CREATE FUNCTION {schema}.bounds(stream int, part int)
     RETURNS TABLE (start_offset bigint, end_offset bigint) STABLE LANGUAGE sql BEGIN ATOMIC
         SELECT coalesce(
-                (SELECT f.start_offset FROM {schema}.floors f
-                 WHERE f.stream_id = stream AND f.partition = part
-                 ORDER BY f.generation DESC LIMIT 1), 0),
+                (SELECT t.start_offset FROM {schema}.trim_state t
+                 WHERE t.stream_id = stream AND t.partition = part
+                 ORDER BY t.generation DESC LIMIT 1), 0),
             coalesce(
                 (SELECT b.base_offset + b.count FROM {schema}.batches b
                  WHERE b.stream_id = stream AND b.partition = part

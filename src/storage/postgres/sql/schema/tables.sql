@@ -43,7 +43,7 @@
     -- those that are not, and up to where rows were seen to have a thousand behind them. A ledger as
     -- well: each trim and sweep writes a new generation, the newest counts, and those from `oldest` on
     -- still stand here.
-    CREATE TABLE {schema}.floors (
+    CREATE TABLE {schema}.trim_state (
         stream_id int NOT NULL,
         partition int NOT NULL,
         generation bigint NOT NULL,
@@ -106,6 +106,6 @@
         pid int NOT NULL,
         backend_start timestamptz NOT NULL,
         incarnation bigint,
-        enrolled_at timestamptz NOT NULL
+        registered_at timestamptz NOT NULL
     ) USING heap;
 

@@ -97,13 +97,13 @@
         FROM {schema}.batches b
         JOIN {schema}.streams s USING (stream_id)
         LEFT JOIN (
-            SELECT f.stream_id, f.partition, max(f.start_offset) AS start_offset
-            FROM {schema}.floors f GROUP BY f.stream_id, f.partition
-        ) f USING (stream_id, partition)
+            SELECT t.stream_id, t.partition, max(t.start_offset) AS start_offset
+            FROM {schema}.trim_state t GROUP BY t.stream_id, t.partition
+        ) t USING (stream_id, partition)
         CROSS JOIN LATERAL {schema}.unpack(
             b.base_offset, b.ends, b.bodies, b.attribute_ends, b.attributes
         ) m
-        WHERE b.base_offset >= coalesce(f.start_offset, 0);
+        WHERE b.base_offset >= coalesce(t.start_offset, 0);
 
     COMMENT ON VIEW {schema}.messages IS 'the log, one row a message; the newest: tail(stream)';
 
@@ -111,8 +111,7 @@
     -- view has to take all batches apart to find an offset.
     CREATE FUNCTION {schema}.tail(stream text, most int DEFAULT 10, before bigint DEFAULT NULL)
     RETURNS SETOF {schema}.messages STABLE LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off
-    SET enable_hashjoin = off SET enable_mergejoin = off AS $function$
+    {by_index} AS $function$
     DECLARE
         log record;
         low bigint;

@@ -8,15 +8,16 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgPool;
 use sqlx::{Connection, Postgres};
 
-use super::connect::{ANSWER, within};
-use super::error::{Fail, Whose};
+use super::fail::{Fail, Whose};
 use super::session::takes_writes;
+use super::timeouts::{ANSWER, within};
 use crate::clock::{SystemClock, sleep};
 
+/// A pool that the application has given: none of its connections is kept.
 #[derive(Clone)]
-pub(super) struct Theirs(Arc<Shared>);
+pub(super) struct ApplicationPool(Arc<SharedPool>);
 
-struct Shared {
+struct SharedPool {
     pool: PgPool,
     /// How often one of its sessions was found to take no writes. The others may be of the same time.
     doubts: AtomicU64,
@@ -33,9 +34,9 @@ const WEEDING: [Duration; 3] = [
     Duration::from_secs(2),
 ];
 
-impl Theirs {
+impl ApplicationPool {
     pub(super) fn new(pool: PgPool) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(SharedPool {
             pool,
             doubts: AtomicU64::new(0),
             is_weeding: AtomicBool::new(false),
@@ -53,18 +54,18 @@ impl Theirs {
         }
     }
 
-    /// The pool does not say why it has none.
+    /// Why there is no connection, which the pool does not say.
     fn explain(&self, error: sqlx::Error) -> Fail {
         let pool = &self.0.pool;
         let most = pool.options().get_max_connections();
         let is_full = pool.size() >= most && pool.num_idle() == 0;
         match error {
-            sqlx::Error::PoolTimedOut if is_full => Fail::InUse(Whose::Theirs, most),
+            sqlx::Error::PoolTimedOut if is_full => Fail::InUse(Whose::Application, most),
             error => Fail::Connecting(error),
         }
     }
 
-    /// What nobody uses or waits for, if it still lives.
+    /// A connection that nobody uses or waits for, if it still lives.
     pub(super) async fn take_idle(&self) -> Option<PoolConnection<Postgres>> {
         let mut connection = self.0.pool.try_acquire()?;
         let is_good = match self.has_to_ask() {
@@ -82,7 +83,9 @@ impl Theirs {
     /// does not get them either.
     pub(super) fn doubt(&self) {
         let shared = &self.0;
+        // Release, and before the swap: a task that looks at the count from now on goes on.
         shared.doubts.fetch_add(1, Ordering::AcqRel);
+        // Acquire and release: one task at a time, and each sees what the one before did.
         if shared.is_weeding.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -90,11 +93,13 @@ impl Theirs {
         tokio::spawn(async move {
             let clock = SystemClock::new();
             loop {
+                // Acquire: what raised the count has happened before the pool is weeded.
                 let doubts = weeding.0.0.doubts.load(Ordering::Acquire);
                 for pause in WEEDING {
                     sleep(&clock, pause).await;
                     weeding.0.weed().await;
                 }
+                // Acquire: as above.
                 if weeding.0.0.doubts.load(Ordering::Acquire) == doubts {
                     return;
                 }
@@ -102,7 +107,9 @@ impl Theirs {
         });
     }
 
+    /// Whether a session is to be asked before it is used.
     fn has_to_ask(&self) -> bool {
+        // Acquire: who sees the end of a weeding sees what it closed.
         self.0.is_weeding.load(Ordering::Acquire)
     }
 
@@ -125,11 +132,12 @@ async fn can_write(connection: &mut PoolConnection<Postgres>) -> bool {
     matches!(answer, Some(Ok(true)))
 }
 
-/// Also when its runtime ends, the next doubt begins anew.
-struct Weeding(Theirs);
+/// Ends the weeding when it is dropped, also with its runtime: the next doubt begins anew.
+struct Weeding(ApplicationPool);
 
 impl Drop for Weeding {
     fn drop(&mut self) {
+        // Release: who sees this sees what was closed before.
         self.0.0.is_weeding.store(false, Ordering::Release);
     }
 }

@@ -2,7 +2,7 @@
 -- whether that is done by then. One that began on another server is over, whatever became of it.
 SELECT u.n::int, coalesce(
     u.at_offset < p.position OR p.acked @> u.at_offset OR EXISTS (
-        -- As `fold` counts them.
+        -- As `merge_acks` counts them.
         SELECT FROM {schema}.acks a
         WHERE a.group_id = l.group_id AND a."offset" = u.at_offset AND a.epoch >= l.acks_since
     ), false)

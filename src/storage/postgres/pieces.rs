@@ -1,27 +1,32 @@
 //! Pieces of what may be much: no statement does more than one, and what was done stays.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sqlx::postgres::PgRow;
 
 use super::connect::Connections;
-use super::core::{Core, Statement};
+use super::executor::Executor;
+use super::in_flight::InFlight;
+use super::statements::Statement;
 use super::value::Value;
 use crate::error::Result;
 
 /// A statement looks at so many rows at most, or has so many values.
 pub(super) const MOST_ROWS: usize = 1_000;
-/// And reads, writes or deletes so many bytes, if it is more than one row.
+/// A statement reads, writes or deletes so many bytes at most, if it is more than one row.
 const MOST_BYTES: u64 = 16 << 20;
 /// Pieces grow again once so many in a row have succeeded.
 const GROWS_AFTER: u32 = 32;
 
-/// How large the pieces of one kind of work are. One that takes too long goes again with half of it.
+/// How large the pieces of one kind of work are. A piece that takes too long goes again with half of it.
 #[derive(Debug, Default)]
-pub(super) struct Pieces(Mutex<State>);
+pub(super) struct Pieces(
+    /// Guards the size; taken alone.
+    Mutex<PieceSize>,
+);
 
 #[derive(Debug, Default)]
-struct State {
+struct PieceSize {
     halvings: u32,
     succeeded: u32,
 }
@@ -51,62 +56,68 @@ impl Piece {
 }
 
 impl Pieces {
-    fn next(&self) -> Piece {
-        Piece::after(self.state().halvings)
-    }
-
-    fn was_done(&self) {
-        let mut state = self.state();
-        state.succeeded += 1;
-        if state.succeeded >= GROWS_AFTER {
-            state.succeeded = 0;
-            state.halvings = state.halvings.saturating_sub(1);
-        }
-    }
-
-    /// This one took too long. Whether the next one is smaller.
-    fn halve(&self, piece: Piece) -> bool {
-        let mut state = self.state();
-        state.succeeded = 0;
-        // Others may have halved it meanwhile.
-        if Piece::after(state.halvings) == piece && piece.rows > 1 {
-            state.halvings += 1;
-        }
-        Piece::after(state.halvings).rows < piece.rows
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Core {
     /// Runs a statement whose last two values say how much it does at most: rows and bytes. One that
     /// takes too long goes again with half of that, down to one row, unless the storage is being closed.
-    pub(super) async fn run_piece(
+    pub(super) async fn run(
         &self,
-        pool: &Connections,
-        statement: &Statement,
-        pieces: &Pieces,
+        executor: &Arc<Executor>,
+        in_flight: &InFlight,
+        (pool, statement): (&Connections, &Statement),
         values: &[Value<'_>],
     ) -> Result<Vec<PgRow>> {
         loop {
-            let piece = pieces.next();
+            let piece = self.next();
             let values = [values, &piece.values()].concat();
-            let fail = match self.try_run(pool, statement, &values).await {
+            let fail = match executor.try_run(pool, statement, &values).await {
                 Ok(rows) => {
-                    pieces.was_done();
+                    self.was_done();
                     return Ok(rows);
                 }
                 Err(fail) => fail,
             };
-            let goes_again = fail.took_too_long() && pieces.halve(piece) && !self.gate.is_closed();
+            let goes_again = fail.took_too_long() && self.halve(piece) && !in_flight.is_closed();
             if !goes_again {
-                return Err(self.explain(fail, statement));
+                return Err(executor.explain(fail, statement));
             }
             tracing::debug!(?piece, "a piece took too long: half of it is tried");
         }
     }
+
+    fn next(&self) -> Piece {
+        Piece::after(self.size().halvings)
+    }
+
+    fn was_done(&self) {
+        let mut size = self.size();
+        size.succeeded += 1;
+        if size.succeeded >= GROWS_AFTER {
+            size.succeeded = 0;
+            size.halvings = size.halvings.saturating_sub(1);
+        }
+    }
+
+    /// This piece took too long. Whether the next one is smaller.
+    fn halve(&self, piece: Piece) -> bool {
+        let mut size = self.size();
+        size.succeeded = 0;
+        // Others may have halved it meanwhile.
+        if Piece::after(size.halvings) == piece && piece.rows > 1 {
+            size.halvings += 1;
+        }
+        Piece::after(size.halvings).rows < piece.rows
+    }
+
+    fn size(&self) -> MutexGuard<'_, PieceSize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is asked, and where its answers go: as much as goes into one statement.
+pub(super) fn slices<'a, Q, A>(
+    asked: &'a [Q],
+    answers: &'a mut [A],
+) -> impl Iterator<Item = (&'a [Q], &'a mut [A])> {
+    asked.chunks(MOST_ROWS).zip(answers.chunks_mut(MOST_ROWS))
 }
 
 #[cfg(test)]

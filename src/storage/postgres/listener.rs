@@ -1,55 +1,61 @@
 //! Hearing what other processes tell: one connection a storage, by which other processes also see
 //! that this one lives.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use sqlx::postgres::PgListener;
-use sqlx::{AssertSqlSafe, Executor};
-use tokio::sync::{Notify, watch};
+use sqlx::{AssertSqlSafe, Executor as _};
+use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::channel::decode;
 use super::columns::Reader;
-use super::connect::{ACQUIRE, Way, within};
-use super::core::Core;
-use super::error::Fail;
-use super::members::Sightings;
-use super::schema::for_schema;
-use super::session::{Fate, takes_writes};
-use super::tell::decode;
+use super::connect::Way;
+use super::executor::Executor;
+use super::fail::Fail;
+use super::failover::Failover;
+use super::liveness::FailureDetector;
+use super::session::takes_writes;
+use super::sqlstate::Fate;
+use super::template::for_schema;
+use super::timeouts::{ACQUIRE, within};
 use super::value::{Value, write_into};
 use crate::clock::{Clock, SystemClock, sleep};
 use crate::storage::notify::Notifier;
 use crate::storage::{Id, Notification};
 
 /// The task that listens; it runs from the first subscription on, until this is dropped or closed.
-pub(super) struct Listening {
-    shared: Option<Arc<Shared>>,
-    open: watch::Sender<bool>,
+pub(super) struct Listener {
+    /// `None` where nobody is to listen.
+    task: Option<Arc<ListenTask>>,
+    is_open: watch::Sender<bool>,
 }
 
-struct Shared {
-    way: Way,
-    channel: String,
-    tag: String,
-    local: Arc<Notifier>,
-    is_running: AtomicBool,
+/// What a listener needs of the storage.
+pub(super) struct ListenerParts {
+    pub(super) way: Way,
+    pub(super) executor: Arc<Executor>,
     /// This process, as others see it.
-    member: Id,
-    enrolment: watch::Sender<Enrolment>,
-    /// Somebody has reason to think that this session is of no use.
-    doubt: Notify,
-    /// Counts how often somebody knew that it is.
-    left: watch::Sender<u64>,
-    sightings: Arc<Sightings>,
-    /// Whom the server's incarnation is told.
-    core: Weak<Core>,
+    pub(super) member: Id,
+    /// Whom it passes on what it hears.
+    pub(super) local: Arc<Notifier>,
+    pub(super) detector: Arc<FailureDetector>,
+    /// Is told in which database the session is.
+    pub(super) failover: Arc<Failover>,
 }
 
-/// Whether others can see this process live.
+/// What the task has, and what those see who wait for it.
+struct ListenTask {
+    parts: ListenerParts,
+    is_running: AtomicBool,
+    registration: watch::Sender<Registration>,
+}
+
+/// Whether others can see that this process lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Enrolment {
+enum Registration {
     No,
     Soon,
     Yes,
@@ -63,114 +69,86 @@ const MOMENT: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-impl Listening {
-    /// `way` is `None` where nobody is to listen.
-    pub(super) fn new(
-        way: Option<Way>,
-        channel: &str,
-        tag: &str,
-        local: Arc<Notifier>,
-        sightings: Arc<Sightings>,
-        core: Weak<Core>,
-    ) -> Self {
-        let shared = way.map(|way| Shared {
-            way,
-            channel: channel.to_owned(),
-            tag: tag.to_owned(),
-            local,
+impl Listener {
+    /// Nobody listens where there are no parts.
+    pub(super) fn new(parts: Option<ListenerParts>) -> Self {
+        let task = parts.map(|parts| ListenTask {
+            parts,
             is_running: AtomicBool::new(false),
-            member: Id::random(),
-            enrolment: watch::Sender::new(Enrolment::No),
-            doubt: Notify::new(),
-            left: watch::Sender::new(0),
-            sightings,
-            core,
+            registration: watch::Sender::new(Registration::No),
         });
         Self {
-            shared: shared.map(Arc::new),
-            open: watch::Sender::new(true),
+            task: task.map(Arc::new),
+            is_open: watch::Sender::new(true),
         }
     }
 
+    /// Whether it is to listen at all.
     pub(super) fn is_on(&self) -> bool {
-        self.shared.is_some()
-    }
-
-    /// What this process is called where it listens.
-    pub(super) fn me(&self) -> Id {
-        self.shared.as_ref().map_or(Id(0), |shared| shared.member)
+        self.task.is_some()
     }
 
     /// This process, if others can see whether it lives. Where that is about to be so it waits a
     /// moment: a claim says it, and nothing that comes after does.
     pub(super) async fn member(&self) -> Option<Id> {
-        let shared = self.shared.as_ref()?;
-        let mut enrolment = shared.enrolment.subscribe();
+        let task = self.task.as_ref()?;
+        let mut registration = task.registration.subscribe();
         let known = async {
-            let known = enrolment.wait_for(|enrolment| *enrolment != Enrolment::Soon);
-            known.await.is_ok_and(|known| *known == Enrolment::Yes)
+            let known = registration.wait_for(|it| *it != Registration::Soon);
+            known.await.is_ok_and(|known| *known == Registration::Yes)
         };
         let clock = SystemClock::new();
-        let is_enrolled = tokio::select! {
-            is_enrolled = known => is_enrolled,
+        let is_registered = tokio::select! {
+            is_registered = known => is_registered,
             () = sleep(&clock, MOMENT) => false,
         };
-        is_enrolled.then_some(shared.member)
+        is_registered.then_some(task.parts.member)
     }
 
     /// Starts the task, unless it runs, or there is no runtime to run it.
     pub(super) fn start(&self) {
-        let Some(shared) = &self.shared else { return };
+        let Some(task) = &self.task else { return };
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        if !*self.open.borrow() || shared.is_running.swap(true, Ordering::AcqRel) {
+        // Acquire and release: one task at a time, and each sees what the one before did.
+        if !*self.is_open.borrow() || task.is_running.swap(true, Ordering::AcqRel) {
             return;
         }
-        shared.enrolment.send_replace(Enrolment::Soon);
-        let (task, mut open) = (Task(shared.clone()), self.open.subscribe());
+        task.registration.send_replace(Registration::Soon);
+        let (run, mut is_open) = (ListenRun(task.clone()), self.is_open.subscribe());
         runtime.spawn(async move {
             tokio::select! {
-                () = task.run() => {}
+                () = run.run() => {}
                 // An error: it was dropped.
-                _ = open.wait_for(|open| !open) => {}
+                _ = is_open.wait_for(|is_open| !is_open) => {}
             }
         });
     }
 
-    /// Looks at once whether its session takes writes: else it is not where the storage is.
-    pub(super) fn doubt(&self) {
-        if let Some(shared) = &self.shared {
-            shared.doubt.notify_one();
-        }
-    }
-
-    /// Makes another connection: the storage is in another place than the session.
-    pub(super) fn leave(&self) {
-        if let Some(shared) = &self.shared {
-            shared.left.send_modify(|count| *count += 1);
-        }
-    }
-
+    /// Ends the task, and lets none begin any more.
     pub(super) fn close(&self) {
-        self.open.send_replace(false);
+        self.is_open.send_replace(false);
     }
 }
 
-/// Also when its runtime ends, the next subscription begins anew.
-struct Task(Arc<Shared>);
+/// The task while it runs.
+struct ListenRun(Arc<ListenTask>);
 
-impl Drop for Task {
+/// Ends the task, also with its runtime: the next subscription begins anew.
+impl Drop for ListenRun {
     fn drop(&mut self) {
-        self.0.enrolment.send_replace(Enrolment::No);
+        self.0.registration.send_replace(Registration::No);
+        // Release: who starts the next sees that this one is over.
         self.0.is_running.store(false, Ordering::Release);
-        self.0.local.send([Notification::Missed]);
+        self.0.parts.local.send([Notification::Missed]);
     }
 }
 
-impl Task {
+impl ListenRun {
     async fn run(&self) {
         let clock = SystemClock::new();
+        let parts = &self.0.parts;
         let mut pause = FIRST_PAUSE;
         loop {
             match self.listen(&clock, &mut pause).await {
@@ -178,10 +156,10 @@ impl Task {
                 // Its text may name the role.
                 Err(_) => tracing::debug!("the connection that listens failed"),
             }
-            self.0.enrolment.send_replace(Enrolment::No);
-            self.0.sightings.had_trouble();
+            self.0.registration.send_replace(Registration::No);
+            parts.detector.had_trouble();
             // Nobody hears anything until it is back.
-            self.0.local.send([Notification::Missed]);
+            parts.local.send([Notification::Missed]);
             sleep(&clock, pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -190,15 +168,16 @@ impl Task {
     /// Ends with the connection: whatever is wrong with it, another is made. sqlx could reconnect by
     /// itself, but does not say so each time that something may have been lost.
     async fn listen(&self, clock: &SystemClock, pause: &mut Duration) -> Result<(), sqlx::Error> {
-        let shared = &*self.0;
-        let mut left = shared.left.subscribe();
-        let mut listener = PgListener::connect_with(&shared.way.pool_of_one().await?).await?;
+        let parts = &self.0.parts;
+        let signals = &parts.executor.pools.listener;
+        let mut left = signals.left.subscribe();
+        let mut listener = PgListener::connect_with(&parts.way.pool_of_one().await?).await?;
         listener.ignore_pool_close_event(true);
         listener.eager_reconnect(false);
         let beginning = async {
-            let is_good = self.enrol(&mut listener).await;
+            let is_good = self.register(&mut listener).await;
             if is_good {
-                listener.listen(&shared.channel).await?;
+                listener.listen(&parts.executor.schema).await?;
             }
             Ok::<bool, sqlx::Error>(is_good)
         };
@@ -207,21 +186,21 @@ impl Task {
             _ => return Ok(()),
         }
         // What happened before is not told.
-        shared.local.send([Notification::Missed]);
+        parts.local.send([Notification::Missed]);
         *pause = FIRST_PAUSE;
         loop {
             let beat = clock.now().saturating_add(HEARTBEAT);
             tokio::select! {
                 heard = listener.try_recv() => match heard? {
                     Some(heard) => {
-                        let notification = decode(&shared.tag, heard.payload());
-                        shared.local.send(notification);
+                        let notification = decode(&parts.executor.tag, heard.payload());
+                        parts.local.send(notification);
                         continue;
                     }
                     None => return Ok(()),
                 },
                 () = clock.sleep_until(beat) => {}
-                () = shared.doubt.notified() => {}
+                () = signals.doubt.notified() => {}
                 _ = left.changed() => return Ok(()),
             }
             // One that takes no writes is on a server that others have left, or will.
@@ -234,25 +213,25 @@ impl Task {
 
     /// Says which backend of the server this process keeps. Without that others learn of its end
     /// when the lease runs out. False if the session is of no use.
-    async fn enrol(&self, listener: &mut PgListener) -> bool {
-        let shared = &*self.0;
-        let sql = for_schema("SELECT {schema}.enrol($1)", &shared.channel);
-        let member = Value::Id(Uuid::from_u128(shared.member.0));
+    async fn register(&self, listener: &mut PgListener) -> bool {
+        let parts = &self.0.parts;
+        let sql = for_schema("SELECT {schema}.register($1)", &parts.executor.schema);
+        let member = Value::Id(Uuid::from_u128(parts.member.0));
         let sql = write_into(&sql, &[member]);
-        let enrolled = listener.fetch_one(sqlx::raw_sql(AssertSqlSafe(sql))).await;
-        let row = match enrolled.map_err(Fail::Running) {
+        let registered = listener.fetch_one(sqlx::raw_sql(AssertSqlSafe(sql))).await;
+        let row = match registered.map_err(Fail::Running) {
             Ok(row) => row,
             Err(fail) => {
                 tracing::debug!(code = fail.code(), "could not say that this process lives");
-                shared.enrolment.send_replace(Enrolment::No);
+                self.0.registration.send_replace(Registration::No);
                 return fail.fate() == Fate::Stays;
             }
         };
         let incarnation = Reader::new(&row).bigint().ok().flatten();
-        if let (Some(core), Some(incarnation)) = (shared.core.upgrade(), incarnation) {
-            core.is_at(&incarnation.to_string());
+        if let Some(incarnation) = incarnation {
+            parts.failover.learn(&incarnation.to_string());
         }
-        shared.enrolment.send_replace(Enrolment::Yes);
+        self.0.registration.send_replace(Registration::Yes);
         true
     }
 }

@@ -1,4 +1,4 @@
-//! Calls that run to their end.
+//! Calls that run to their end, whoever waits for them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -8,28 +8,30 @@ use tokio::runtime::Handle;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Runs where it is awaited, which saves two changes of task, and goes on in a task of its own when it
+/// Runs a call to its end: where it is awaited, which saves two changes of task, and goes on in a task of its own when it
 /// is dropped halfway.
-pub(super) fn to_the_end<T, F>(work: F) -> ToTheEnd<T>
+pub(super) fn run_to_completion<T, F>(work: F) -> RunToCompletion<T>
 where
     T: Send + 'static,
     F: Future<Output = Result<T>> + Send + 'static,
 {
-    ToTheEnd {
+    RunToCompletion {
         work: Some(Box::pin(work)),
         runtime: None,
     }
 }
 
-pub(super) struct ToTheEnd<T: Send + 'static> {
-    work: Option<Work<T>>,
-    /// The one that its sockets are of, once it has begun.
+/// A call that goes on in a task of its own when it is dropped halfway.
+pub(super) struct RunToCompletion<T: Send + 'static> {
+    /// `None` once it has ended.
+    work: Option<Call<T>>,
+    /// The runtime that its sockets are of, once it has begun.
     runtime: Option<Handle>,
 }
 
-type Work<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
+type Call<T> = Pin<Box<dyn Future<Output = Result<T>> + Send>>;
 
-impl<T: Send + 'static> Future for ToTheEnd<T> {
+impl<T: Send + 'static> Future for RunToCompletion<T> {
     type Output = Result<T>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T>> {
@@ -54,7 +56,7 @@ impl<T: Send + 'static> Future for ToTheEnd<T> {
     }
 }
 
-impl<T: Send + 'static> Drop for ToTheEnd<T> {
+impl<T: Send + 'static> Drop for RunToCompletion<T> {
     fn drop(&mut self) {
         // What has not begun does not begin.
         if let (Some(work), Some(runtime)) = (self.work.take(), self.runtime.take()) {
