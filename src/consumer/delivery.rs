@@ -1,6 +1,5 @@
 //! What a consumer gets, and the handle to say what became of it.
 
-use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -8,7 +7,6 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-use super::shared::ConsumerShared;
 use crate::context::Context;
 use crate::error::{Error, ErrorKind};
 use crate::message::dead_letter::{self, Death};
@@ -275,8 +273,8 @@ async fn send_to_dead_letters(delivery: Delivery, reason: &str) -> Result<(), Ap
 
 /// What appends the dead letters of a session, and the stream that they go to.
 fn destination(session: &Session) -> Result<(&Context, &Name), Error> {
-    let holder: &dyn Any = &**session.holder();
-    let holder = holder.downcast_ref::<ConsumerShared>().ok_or_else(|| {
+    let context = session.holder().context().downcast_ref::<Context>();
+    let context = context.ok_or_else(|| {
         Error::new(
             ErrorKind::Internal,
             "a delivery of something that is no consumer: a defect of flowstream, which should be \
@@ -291,7 +289,7 @@ fn destination(session: &Session) -> Result<(&Context, &Name), Error> {
             Name::MAX_BYTES
         )));
     };
-    Ok((holder.context(), to))
+    Ok((context, to))
 }
 
 impl fmt::Debug for Delivery {

@@ -1,6 +1,7 @@
 //! The Stream.
 
 mod assignment;
+mod attention;
 mod budget;
 mod builder;
 mod chunk;
@@ -30,7 +31,7 @@ use chunk::Chunk;
 pub use control::Control;
 pub use delivery::Delivery;
 use inbox::Event;
-use shared::{ConsumerShared, attention};
+use shared::ConsumerShared;
 pub use status::Status;
 
 use crate::error::Result;

@@ -1,5 +1,6 @@
 //! What a consumer, its assignments and whoever controls it share.
 
+use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::task::Waker;
 use futures_core::future::BoxFuture;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
+use super::attention;
 use super::budget::{Budget, Charge};
 use super::chunk::Chunk;
 use super::inbox::Inbox;
@@ -46,15 +48,6 @@ pub(crate) struct ConsumerShared {
     failure: Mutex<Option<Error>>,
 }
 
-/// Why the consumer is to look up from what it hands out. It is set after what it speaks of, and
-/// taken before that is looked at: release and acquire.
-pub(super) mod attention {
-    pub(in crate::consumer) const STOPPED: u8 = 1;
-    pub(in crate::consumer) const AGAIN: u8 = 2;
-    pub(in crate::consumer) const RESUMED: u8 = 4;
-    pub(in crate::consumer) const POLL: u8 = 8;
-}
-
 impl ConsumerShared {
     /// Of so many partitions; `prefetch` is what they may have read ahead together, in bytes.
     pub(super) fn new(context: Arc<Context>, partitions: usize, prefetch: usize) -> Self {
@@ -74,10 +67,6 @@ impl ConsumerShared {
             moving: Arc::new(Semaphore::new(1)),
             failure: Mutex::new(None),
         }
-    }
-
-    pub(crate) fn context(&self) -> &Arc<Context> {
-        &self.context
     }
 
     pub(super) fn statuses(&self) -> &watch::Sender<Vec<Status>> {
@@ -267,6 +256,10 @@ impl ConsumerShared {
 }
 
 impl LeaseHolder for ConsumerShared {
+    fn context(&self) -> &dyn Any {
+        &*self.context
+    }
+
     fn wake(&self) {
         Self::wake(self);
     }

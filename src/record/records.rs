@@ -139,7 +139,7 @@ impl Records {
     /// The column of keys, headers and timestamps: where those of each message end in its bytes, and the
     /// bytes. `None` where no message has any.
     #[cfg(feature = "postgres")]
-    pub(super) fn attributes(&self) -> Option<(&[u32], &Bytes)> {
+    pub(crate) fn attributes(&self) -> Option<(&[u32], &Bytes)> {
         let column = self.0.attributes.as_ref();
         column.map(|column| (&column.ends[..], &column.bytes))
     }
@@ -151,7 +151,7 @@ impl Records {
     ///
     /// [`Data`](ErrorKind::Data) if these are no such columns.
     #[cfg(feature = "postgres")]
-    pub(super) fn of_columns(
+    pub(crate) fn of_columns(
         bodies: (&[u8], &[u8]),
         attributes: Option<(&[u8], &[u8])>,
     ) -> Result<Self> {

@@ -7,9 +7,12 @@ use std::sync::Arc;
 use super::pausing::Pause;
 use crate::name::Name;
 
-/// The consumer that has a lease. A session tells it what changes, and asks it what only it knows. Whoever
-/// hands deliveries out knows which type it is.
-pub(crate) trait LeaseHolder: Any + fmt::Debug + Send + Sync {
+/// The consumer that has a lease. A session tells it what changes, and asks it what only it knows.
+pub(crate) trait LeaseHolder: fmt::Debug + Send + Sync {
+    /// What it shares with all handles of its storage. Its type lies above the sessions: whoever hands
+    /// deliveries out knows it.
+    fn context(&self) -> &dyn Any;
+
     /// Wakes whoever polls it.
     fn wake(&self);
 
