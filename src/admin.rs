@@ -11,7 +11,8 @@ use crate::concurrency::{MAX_CONCURRENT, join_bounded};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flowstream::Flowstream;
 use crate::name::Name;
-use crate::storage::{Group, GroupState, Liveness, Read, Reset, Start, group};
+use crate::storage::shared::refusals;
+use crate::storage::{Group, GroupState, Liveness, Read, Reset, Start};
 
 /// How much later an owner is looked at again who may be dead: one look shows nothing.
 const SECOND_LOOK: Duration = Duration::from_millis(200);
@@ -264,7 +265,7 @@ impl IntoFuture for ResetBuilder {
             if !self.is_forced {
                 // All are looked at before the first is moved.
                 if let Some(at) = flow.held(&groups).await? {
-                    return Err(group::active(&groups[at]));
+                    return Err(refusals::active(&groups[at]));
                 }
             }
             flow.reset_all(groups, Some(self.to), self.is_forced).await

@@ -14,7 +14,7 @@ use crate::limits::Limits;
 use crate::message::Message;
 use crate::name::Name;
 use crate::retry::RetryPolicy;
-use crate::storage::group::closed;
+use crate::storage::shared::refusals::closed;
 use crate::storage::{Partition, Storage, StreamSettings};
 use crate::sync::{Mutex, MutexGuard};
 use crate::watch::{LeaseWatch, LogWatch};

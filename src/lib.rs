@@ -107,33 +107,48 @@ pub mod conformance;
 #[doc(hidden)]
 pub mod fuzzing;
 
-mod admin;
-mod appender;
-mod clock;
-mod concurrency;
-mod consumer;
-mod context;
-mod error;
-mod flowstream;
-mod limits;
-mod message;
-mod name;
+// The floors of docs/ARCHITECTURE.md, from the top down.
+
 mod open;
+
+mod admin;
 mod options;
-mod panics;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+
+mod flowstream;
+
+mod consumer;
 mod producer;
-mod ranges;
-mod record;
-mod retry;
-mod runtime;
+
+mod context;
+
+mod appender;
+
+mod limits;
+
+mod message;
+
 mod session;
+mod watch;
+
 pub mod storage;
+
+mod record;
+mod runtime;
+
+mod concurrency;
+mod retry;
+mod task;
+
+mod clock;
+mod name;
+mod panics;
+mod ranges;
 mod suggest;
 mod sync;
-mod task;
-mod watch;
+
+mod error;
 
 pub use admin::{GroupInfo, ResetBuilder};
 pub use appender::AppendedRow;

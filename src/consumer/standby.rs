@@ -15,6 +15,15 @@ use crate::watch::{Signal, Subscription};
 /// How often a standby looks whether an owner lives, while messages are pending.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// For how long a lease has stood still.
+#[derive(Default)]
+struct Stillness {
+    /// Its epoch and generation, as they were seen last.
+    seen: Option<(u64, u64)>,
+    /// Since when a message is pending with these.
+    pending_since: Option<Duration>,
+}
+
 /// How a standby goes on.
 enum NextStep {
     Claim(Option<Over>),
@@ -44,9 +53,7 @@ impl<'a> Standby<'a> {
         let at = self.at;
         let (clock, shared) = (at.context.clock(), &at.shared);
         let owner = Id::random();
-        // What was seen last, and since when a message is pending with it.
-        let mut seen: Option<(u64, u64)> = None;
-        let mut pending_since: Option<Duration> = None;
+        let mut stillness = Stillness::default();
         let mut signal = self.watch.now();
         let mut next = NextStep::Claim(None);
         loop {
@@ -81,40 +88,50 @@ impl<'a> Standby<'a> {
             if state.owner == Some(owner) {
                 return Some(self.at.session(owner, &state, began));
             }
-            let now = (state.epoch, state.generation);
-            if state.owner.is_none() {
-                next = NextStep::Claim(None);
+            if let Some(claim) = self.find_claim(&state, began, &mut stillness) {
+                next = claim;
                 continue;
-            }
-            if let Some(former) = &self.seen.former
-                && state.owner == Some(former.lease.owner)
-            {
-                next = NextStep::Claim(Some(former.over(&state)));
-                continue;
-            }
-            if state.liveness == Liveness::Dead {
-                next = NextStep::Claim(Some(Over::another(state.epoch, state.generation)));
-                continue;
-            }
-            if seen.replace(now) != Some(now) {
-                pending_since = None;
-            }
-            if state.is_pending() {
-                // From now on: what the look shows may have been written after it began.
-                let since = *pending_since.get_or_insert_with(|| clock.now());
-                if began >= since.saturating_add(self.at.settings.lease) {
-                    next = NextStep::Claim(Some(Over::another(state.epoch, state.generation)));
-                    continue;
-                }
-            } else {
-                pending_since = None;
             }
             next = tokio::select! {
                 biased;
                 () = shared.until_stopped() => return None,
-                next = self.standing(&state, began, signal, &mut pending_since) => next,
+                next = self.standing(&state, began, signal, &mut stillness.pending_since) => next,
             };
         }
+    }
+
+    /// The claim that may be made of a lease that stands so, as a look shows that began then.
+    fn find_claim(
+        &self,
+        state: &GroupState,
+        began: Duration,
+        stillness: &mut Stillness,
+    ) -> Option<NextStep> {
+        let over_another = Some(Over::another(state.epoch, state.generation));
+        let Some(owner) = state.owner else {
+            return Some(NextStep::Claim(None));
+        };
+        if let Some(former) = &self.seen.former
+            && owner == former.lease.owner
+        {
+            return Some(NextStep::Claim(Some(former.over(state))));
+        }
+        if state.liveness == Liveness::Dead {
+            return Some(NextStep::Claim(over_another));
+        }
+        let seen = (state.epoch, state.generation);
+        if stillness.seen.replace(seen) != Some(seen) || !state.is_pending() {
+            stillness.pending_since = None;
+        }
+        if state.is_pending() {
+            // From now on: what the look shows may have been written after it began.
+            let now = || self.at.context.clock().now();
+            let since = *stillness.pending_since.get_or_insert_with(now);
+            if began >= since.saturating_add(self.at.settings.lease) {
+                return Some(NextStep::Claim(over_another));
+            }
+        }
+        None
     }
 
     /// Waits until there is a reason to look at the lease again: it was given back, or a message is

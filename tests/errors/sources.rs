@@ -165,7 +165,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
 ];
 
 /// Where a text is no error's.
-const OTHERS: [&str; 11] = [
+const OTHERS: [&str; 12] = [
     "tracing::trace!",
     "tracing::debug!",
     "tracing::info!",
@@ -175,6 +175,7 @@ const OTHERS: [&str; 11] = [
     "panic!",
     "assert!",
     "assert_eq!",
+    "assert_ne!",
     "matches!",
     "#",
 ];

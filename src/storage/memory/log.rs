@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use crate::clock::{from_micros, to_micros};
 use crate::error::Result;
-use crate::storage::group::{StoredGroup, position_at};
+use crate::storage::shared::groups::{StoredGroup, position_at};
 use crate::storage::{Name, Records, Start, StoredBatch, WrittenRow};
 
 /// The batches of a partition and its groups.

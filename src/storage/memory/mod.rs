@@ -8,14 +8,14 @@ use std::time::Duration;
 use futures_core::future::BoxFuture;
 use futures_core::stream::BoxStream;
 
-use super::group::{closed, fenced, no_group};
-use super::notify::Notifier;
 use super::{
     Append, Appended, Claim, Fetched, Group, GroupState, Id, Lease, Liveness, Name, Notification,
     Partition, Progress, Read, Reset, Start, Storage, StreamSettings, Verdicts,
 };
 use crate::clock::Clock;
 use crate::error::Result;
+use crate::storage::shared::notify::Notifier;
+use crate::storage::shared::refusals::{closed, fenced, no_group};
 use state::MemoryState;
 
 mod log;

@@ -6,8 +6,10 @@ use std::time::SystemTime;
 
 use super::log::{Batch, Log, batch_size};
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::group::{self, NEIGHBOURS, StoredGroup, missing, no_group};
-use crate::storage::ids::{Ids, Outcome};
+use crate::storage::shared::groups::StoredGroup;
+use crate::storage::shared::ids::{Ids, Outcome};
+use crate::storage::shared::refusals::{NEIGHBOURS, missing, no_group};
+use crate::storage::shared::{groups, refusals};
 use crate::storage::{
     Append, Appended, Group, GroupState, Id, Lease, Liveness, Name, Partition, Reset,
     StreamSettings,
@@ -47,7 +49,7 @@ impl MemoryState {
         let logs = match self.streams.get(stream) {
             Some(logs) => logs,
             None => {
-                let partitions = group::partitions(stream, wanted)?;
+                let partitions = groups::partitions(stream, wanted)?;
                 let logs = (0..partitions).map(|_| Log::default()).collect();
                 self.streams.entry(stream.clone()).or_insert(logs)
             }
@@ -235,7 +237,7 @@ impl MemoryState {
         match self.ids.get(id) {
             Some(Outcome::Written(bases)) => Ok(Some(bases.clone())),
             Some(Outcome::Refused) => Ok(None),
-            None if self.ids.may_have_forgotten(id) => Err(group::forgotten(id)),
+            None if self.ids.may_have_forgotten(id) => Err(refusals::forgotten(id)),
             None => {
                 self.ids.insert(id, Outcome::Refused);
                 Ok(None)
@@ -277,7 +279,7 @@ impl MemoryState {
         let stored = log.groups.get_mut(&group.name);
         let stored = stored.ok_or_else(|| no_group(group))?;
         if stored.owner.is_some() && !reset.is_forced {
-            return Err(group::active(group));
+            return Err(refusals::active(group));
         }
         stored.reset(to);
         Ok(stored.state(Liveness::Unknown, bounds))

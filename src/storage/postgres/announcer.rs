@@ -15,7 +15,7 @@ use super::pieces::MOST_ROWS;
 use super::value::Value;
 use crate::clock::Clock;
 use crate::error::Result;
-use crate::storage::notify::Notifier;
+use crate::storage::shared::notify::Notifier;
 use crate::storage::{Id, Notification, Partition};
 
 /// Tells other processes what happened, and this one. Gathers what is to be told while one statement tells

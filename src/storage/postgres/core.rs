@@ -32,7 +32,7 @@ use super::transactions::Transactions;
 use crate::clock::SystemClock;
 use crate::error::Result;
 use crate::storage::Id;
-use crate::storage::notify::Notifier;
+use crate::storage::shared::notify::Notifier;
 
 /// Connections for leases, beside the rest: what leases need is short, and must not wait.
 const LEASE_CONNECTIONS: u32 = 4;

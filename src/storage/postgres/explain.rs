@@ -10,7 +10,7 @@ use super::fail::{Access, Fail, Whose};
 use super::server::{Said, Server};
 use super::sqlstate::{Fate, INVALID_PASSWORD, Meaning};
 use crate::error::{Error, ErrorKind};
-use crate::storage::group::closed;
+use crate::storage::shared::refusals::closed;
 
 impl Server {
     pub(super) fn explain(&self, fail: Fail, access: Access) -> Error {

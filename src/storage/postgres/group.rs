@@ -20,7 +20,7 @@ use super::statements::Statement;
 use super::value::{Value, as_bigint};
 use crate::clock::to_micros;
 use crate::error::Result;
-use crate::storage::group::{active, fenced, no_group};
+use crate::storage::shared::refusals::{active, fenced, no_group};
 use crate::storage::{
     Claim, Group, GroupState, Lease, Name, Notification, Partition, Progress, Reset, Start,
     Verdicts,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use crate::error::Result;
-use crate::storage::group::closed;
+use crate::storage::shared::refusals::closed;
 
 /// The calls of a storage that are in flight, and what follows from them.
 #[derive(Debug, Clone, Default)]

@@ -23,7 +23,7 @@ use super::template::for_schema;
 use super::timeouts::{ACQUIRE, within};
 use super::value::{Value, write_into};
 use crate::clock::{Clock, SystemClock, sleep};
-use crate::storage::notify::Notifier;
+use crate::storage::shared::notify::Notifier;
 use crate::storage::{Id, Notification};
 
 /// The task that listens; it runs from the first subscription on, until this is dropped or closed.

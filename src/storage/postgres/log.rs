@@ -11,7 +11,8 @@ use super::pieces::{Pieces, slices};
 use super::tracker::TransactionTracker;
 use super::value::{Value, as_bigint};
 use crate::error::{Error, Result};
-use crate::storage::group::{self, NEIGHBOURS, missing, no_partition};
+use crate::storage::shared::groups;
+use crate::storage::shared::refusals::{NEIGHBOURS, missing, no_partition};
 use crate::storage::{Fetched, Name, Partition, Read, StreamSettings};
 
 /// The log of a storage.
@@ -44,7 +45,7 @@ impl Log {
         wanted: Option<u32>,
     ) -> Result<StreamSettings> {
         // What is not allowed matters only if the stream is not there.
-        let allowed = group::partitions(stream, wanted);
+        let allowed = groups::partitions(stream, wanted);
         let partitions = allowed.as_ref().ok().map(|partitions| *partitions as i32);
         let values = [Value::Text(stream.as_str()), Value::OptionalInt(partitions)];
         let executor = &self.executor;
@@ -55,7 +56,7 @@ impl Log {
             Some(partitions) => {
                 let there = u32::try_from(partitions).map_err(|_| nonsense())?;
                 // Whoever uses the stream makes something for each.
-                group::partitions(stream, Some(there))
+                groups::partitions(stream, Some(there))
                     .map_err(|_| nonsense().about(format!("the stream {stream}")))?;
                 Ok(StreamSettings::new(there))
             }

@@ -5,7 +5,7 @@ use sqlx::postgres::PgRow;
 use super::columns::{Reader, not_understood};
 use crate::clock::from_micros;
 use crate::error::{Error, ErrorKind, Result};
-use crate::storage::group::{forgotten, no_partition};
+use crate::storage::shared::refusals::{forgotten, no_partition};
 use crate::storage::{Append, Appended, Id, Partition, WrittenRow};
 
 /// What became of a row of an append. The row with the first of these decides what became of the whole:

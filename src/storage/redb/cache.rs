@@ -8,7 +8,7 @@ use ::redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
 
 use super::error::Fail;
 use super::tables::{APPENDS, REFUSED, SWEEPS, StreamRow, decode_append};
-use crate::storage::ids::{Ids, Outcome, REMEMBERED};
+use crate::storage::shared::ids::{Ids, Outcome, REMEMBERED};
 use crate::storage::{Id, Name};
 
 /// What the writer knows of the file. It is thrown away when a transaction is aborted.

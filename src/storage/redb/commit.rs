@@ -12,7 +12,7 @@ use super::request::WriteRequests;
 use super::transaction::Transaction;
 use crate::clock::to_micros;
 use crate::storage::Notification;
-use crate::storage::notify::Notifier;
+use crate::storage::shared::notify::Notifier;
 
 /// Where a group is committed, and who is told of it.
 pub(super) struct GroupCommit<'a> {

@@ -17,7 +17,7 @@ use super::open::{self, OpenDatabase};
 use super::options::RedbOptions;
 use super::place::{self, FileId, Place};
 use crate::error::Result;
-use crate::storage::group::closed;
+use crate::storage::shared::refusals::closed;
 
 /// A file that was opened once, and is until it is closed, whatever errors there were meanwhile.
 pub(super) struct StorageFile {

@@ -8,7 +8,8 @@ use super::error::Fail;
 use super::tables::{BatchKey, GroupRow, Head, StreamRow};
 use crate::clock::from_micros;
 use crate::error::Error;
-use crate::storage::group::{self, NEIGHBOURS};
+use crate::storage::shared::refusals;
+use crate::storage::shared::refusals::NEIGHBOURS;
 use crate::storage::{Name, Partition, StoredBatch};
 
 /// The row of a stream, if it is there.
@@ -39,7 +40,7 @@ pub(super) fn missing(
         names.push(entry?.0.value().to_owned());
     }
     let names = names.iter().map(String::as_str);
-    Ok(group::missing(partition, there, names))
+    Ok(refusals::missing(partition, there, names))
 }
 
 /// One partition, by its key in the file, and its name for errors.

@@ -4,7 +4,7 @@ use ::redb::TableDefinition;
 use bytes::{Buf, BufMut, Bytes};
 
 use super::checksum::{checksum, mix, verify, with_checksum};
-use crate::storage::group::StoredGroup;
+use crate::storage::shared::groups::StoredGroup;
 use crate::storage::{Id, Liveness, Progress, Ranges, Records};
 
 /// Says whose file it is: `MAGIC`, the format, the open count, and the id of the next stream.

@@ -12,8 +12,10 @@ use super::tables::{
 use super::transaction::Transaction;
 use crate::clock::from_micros;
 use crate::error::Error;
-use crate::storage::group::{self, StoredGroup, fenced, no_group, position_at};
-use crate::storage::ids::Outcome;
+use crate::storage::shared::groups::{StoredGroup, position_at};
+use crate::storage::shared::ids::Outcome;
+use crate::storage::shared::refusals::{fenced, no_group};
+use crate::storage::shared::{groups, refusals};
 use crate::storage::{
     Append, Appended, Claim, Group, GroupState, Id, Lease, Name, Notification, Partition, Progress,
     Reset, Row, Start, StreamSettings, Verdicts, WrittenRow,
@@ -29,7 +31,7 @@ impl Transaction<'_> {
         if let Some(stream) = self.stream(name)? {
             return Ok(Ok(StreamSettings::new(stream.partitions)));
         }
-        let partitions = match group::partitions(name, wanted) {
+        let partitions = match groups::partitions(name, wanted) {
             Ok(partitions) => partitions,
             Err(refusal) => return Ok(Err(refusal)),
         };
@@ -127,7 +129,9 @@ impl Transaction<'_> {
         match self.cache.ids.get(id) {
             Some(Outcome::Written(bases)) => return Ok(Ok(Some(bases.clone()))),
             Some(Outcome::Refused) => return Ok(Ok(None)),
-            None if self.cache.ids.may_have_forgotten(id) => return Ok(Err(group::forgotten(id))),
+            None if self.cache.ids.may_have_forgotten(id) => {
+                return Ok(Err(refusals::forgotten(id)));
+            }
             None => {}
         }
         self.has_written = true;
@@ -200,7 +204,7 @@ impl Transaction<'_> {
             .group
             .state(row.liveness(self.open_count), bounds.clone());
         if state.is_held() && !reset.is_forced {
-            return Ok(Err(group::active(&reset.group)));
+            return Ok(Err(refusals::active(&reset.group)));
         }
         let log = Log {
             batches: self.batches.get()?,

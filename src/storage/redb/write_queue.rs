@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::request::{WriteRequest, WriteRequests};
 use crate::error::Result;
-use crate::storage::group::closed;
+use crate::storage::shared::refusals::closed;
 
 /// The queue of the writer.
 #[derive(Default)]

@@ -16,7 +16,7 @@ use super::transaction::Transaction;
 use super::write_queue::WriteQueue;
 use crate::error::{Error, ErrorKind, Result};
 use crate::storage::Id;
-use crate::storage::notify::Notifier;
+use crate::storage::shared::notify::Notifier;
 
 /// The one that writes to the file.
 pub(super) struct Writer {

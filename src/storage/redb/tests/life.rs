@@ -5,7 +5,7 @@ use futures::future::{join_all, try_join_all};
 
 use super::super::error::Fail;
 use super::*;
-use crate::storage::ids::REMEMBERED;
+use crate::storage::shared::ids::REMEMBERED;
 
 #[tokio::test]
 async fn the_owner_of_an_earlier_open_is_dead() {

@@ -10,7 +10,7 @@ use super::super::delete::DeleteBudget;
 use super::super::sweep::sweep;
 use super::super::tables::{APPENDS, BATCHES, SWEEPS};
 use super::*;
-use crate::storage::ids::REMEMBERED;
+use crate::storage::shared::ids::REMEMBERED;
 
 /// So many batches of one message.
 async fn fill(storage: &RedbStorage, count: usize) {

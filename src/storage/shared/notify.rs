@@ -9,7 +9,7 @@ use futures_core::stream::{BoxStream, Stream};
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
-use super::{Notification, Partition};
+use crate::storage::{Notification, Partition};
 
 /// So many partitions wait at most for a subscriber that is slow: as many as a stream can have. With more
 /// it is told only that it missed something.
@@ -17,7 +17,7 @@ const CAPACITY: usize = 65_536;
 
 /// Tells subscribers; they end when it is closed or dropped.
 #[derive(Debug)]
-pub(super) struct Notifier(Mutex<Option<Vec<Weak<Mailbox>>>>);
+pub(in crate::storage) struct Notifier(Mutex<Option<Vec<Weak<Mailbox>>>>);
 
 /// What waits for one subscriber. However often a partition is told of meanwhile, it waits once, with what
 /// was said last.
@@ -46,12 +46,12 @@ enum Kind {
 }
 
 impl Notifier {
-    pub(super) fn new() -> Self {
+    pub(in crate::storage) fn new() -> Self {
         Self(Mutex::new(Some(Vec::new())))
     }
 
     /// Sends what `notifications` yields, unless nobody listens.
-    pub(super) fn send(&self, notifications: impl IntoIterator<Item = Notification>) {
+    pub(in crate::storage) fn send(&self, notifications: impl IntoIterator<Item = Notification>) {
         let subscribers: Vec<Arc<Mailbox>> = {
             let mut mailboxes = self.mailboxes();
             let Some(mailboxes) = mailboxes.as_mut() else {
@@ -70,7 +70,7 @@ impl Notifier {
         last.put(notifications);
     }
 
-    pub(super) fn subscribe(&self) -> BoxStream<'static, Notification> {
+    pub(in crate::storage) fn subscribe(&self) -> BoxStream<'static, Notification> {
         let mailbox = Arc::new(Mailbox::default());
         match self.mailboxes().as_mut() {
             Some(mailboxes) => mailboxes.push(Arc::downgrade(&mailbox)),
@@ -82,7 +82,7 @@ impl Notifier {
         })
     }
 
-    pub(super) fn close(&self) {
+    pub(in crate::storage) fn close(&self) {
         let mailboxes = self.mailboxes().take();
         for mailbox in mailboxes.iter().flatten().filter_map(Weak::upgrade) {
             mailbox.close();

@@ -2,14 +2,14 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::Id;
+use crate::storage::Id;
 
 /// How many appends, and how many refusals, are remembered: at least the last thousand is promised.
-pub(super) const REMEMBERED: usize = 4096;
+pub(in crate::storage) const REMEMBERED: usize = 4096;
 
 /// What became of an append.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(in crate::storage) enum Outcome {
     /// The base offset of each row.
     Written(Vec<u64>),
     Refused,
@@ -18,7 +18,7 @@ pub(super) enum Outcome {
 /// The last appends, and the last refusals. They are counted apart, because there are few
 /// refusals, and they have to stay the longest.
 #[derive(Debug, Default)]
-pub(super) struct Ids {
+pub(in crate::storage) struct Ids {
     outcomes: HashMap<Id, Outcome>,
     written: VecDeque<Id>,
     refused: VecDeque<Id>,
@@ -27,26 +27,26 @@ pub(super) struct Ids {
 }
 
 impl Ids {
-    pub(super) fn get(&self, id: Id) -> Option<&Outcome> {
+    pub(in crate::storage) fn get(&self, id: Id) -> Option<&Outcome> {
         self.outcomes.get(&id)
     }
 
-    pub(super) fn is_written(&self, id: Id) -> bool {
+    pub(in crate::storage) fn is_written(&self, id: Id) -> bool {
         matches!(self.get(id), Some(Outcome::Written(_)))
     }
 
     /// Whether this one, which is not known, may have been known once.
-    pub(super) fn may_have_forgotten(&self, id: Id) -> bool {
+    pub(in crate::storage) fn may_have_forgotten(&self, id: Id) -> bool {
         self.forgotten.is_some_and(|forgotten| id <= forgotten)
     }
 
     /// This one and those before it may have been known once.
     #[cfg(feature = "redb")]
-    pub(super) fn forget_until(&mut self, id: Id) {
+    pub(in crate::storage) fn forget_until(&mut self, id: Id) {
         self.forgotten = self.forgotten.max(Some(id));
     }
 
-    pub(super) fn insert(&mut self, id: Id, outcome: Outcome) {
+    pub(in crate::storage) fn insert(&mut self, id: Id, outcome: Outcome) {
         let ring = match outcome {
             Outcome::Written(_) => &mut self.written,
             Outcome::Refused => &mut self.refused,

@@ -1,40 +1,38 @@
-//! The rules of groups and leases, and how their refusals read: once for all storages of this crate.
+//! The rules of groups and leases: once for all storages of this crate.
 
 use std::ops::Range;
 
-use super::{
-    Claim, Group, GroupState, Id, Lease, Liveness, Name, Over, Partition, Progress, Ranges, Start,
-    Verdicts,
-};
 use crate::clock::to_micros;
-use crate::error::{Error, ErrorKind, Result};
-use crate::suggest::did_you_mean;
+use crate::error::{Error, Result};
+use crate::storage::{
+    Claim, GroupState, Id, Lease, Liveness, Name, Over, Progress, Ranges, Start, Verdicts,
+};
 
 /// A group in a partition, as it is kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct StoredGroup {
-    pub(super) owner: Option<Id>,
-    pub(super) epoch: u64,
-    pub(super) generation: u64,
-    pub(super) progress: Progress,
+pub(in crate::storage) struct StoredGroup {
+    pub(in crate::storage) owner: Option<Id>,
+    pub(in crate::storage) epoch: u64,
+    pub(in crate::storage) generation: u64,
+    pub(in crate::storage) progress: Progress,
     /// Sorted by offset.
-    pub(super) attempts: Vec<(u64, u32)>,
+    pub(in crate::storage) attempts: Vec<(u64, u32)>,
 }
 
 impl StoredGroup {
-    pub(super) fn at(position: u64) -> Self {
+    pub(in crate::storage) fn at(position: u64) -> Self {
         Self {
             progress: Progress::at(position),
             ..Self::default()
         }
     }
 
-    pub(super) fn holds(&self, lease: &Lease) -> bool {
+    pub(in crate::storage) fn holds(&self, lease: &Lease) -> bool {
         self.owner == Some(lease.owner) && self.epoch == lease.epoch
     }
 
     /// Gives the lease to the claimer if the claim may have it, and says whether.
-    pub(super) fn claim(&mut self, claim: &Claim, bounds: &Range<u64>) -> bool {
+    pub(in crate::storage) fn claim(&mut self, claim: &Claim, bounds: &Range<u64>) -> bool {
         match self.owner {
             // Its first answer got lost. It counts as a write: the owner trusts its lease from now.
             Some(owner) if owner == claim.owner => {}
@@ -68,7 +66,7 @@ impl StoredGroup {
         }
     }
 
-    pub(super) fn commit(&mut self, verdicts: &Verdicts) {
+    pub(in crate::storage) fn commit(&mut self, verdicts: &Verdicts) {
         for (offset, count) in &verdicts.attempts {
             self.raise_attempts(*offset, *count);
         }
@@ -76,7 +74,7 @@ impl StoredGroup {
     }
 
     /// As a commit that comes with an append.
-    pub(super) fn advance(&mut self, done: &Ranges) {
+    pub(in crate::storage) fn advance(&mut self, done: &Ranges) {
         self.generation += 1;
         self.progress.merge(done);
         if !self.attempts.is_empty() {
@@ -93,13 +91,13 @@ impl StoredGroup {
         }
     }
 
-    pub(super) fn release(&mut self) {
+    pub(in crate::storage) fn release(&mut self) {
         self.owner = None;
         self.generation += 1;
     }
 
     /// Nobody has the lease any more. With a position, it goes on there.
-    pub(super) fn reset(&mut self, position: Option<u64>) {
+    pub(in crate::storage) fn reset(&mut self, position: Option<u64>) {
         if let Some(position) = position {
             self.progress = Progress::at(position);
             self.attempts.clear();
@@ -108,7 +106,7 @@ impl StoredGroup {
         self.release();
     }
 
-    pub(super) fn state(&self, liveness: Liveness, bounds: Range<u64>) -> GroupState {
+    pub(in crate::storage) fn state(&self, liveness: Liveness, bounds: Range<u64>) -> GroupState {
         GroupState {
             owner: self.owner,
             liveness,
@@ -127,7 +125,7 @@ const MAX_ATTEMPTS: usize = 1000;
 
 /// The position of a new group. `appended_since` finds the base of the first batch that was
 /// appended at that time (microseconds since the epoch) or later.
-pub(super) fn position_at<E>(
+pub(in crate::storage) fn position_at<E>(
     start: Start,
     bounds: &Range<u64>,
     appended_since: impl FnOnce(i64) -> Result<Option<u64>, E>,
@@ -144,7 +142,7 @@ pub(super) fn position_at<E>(
 const MAX_PARTITIONS: u32 = 65_536;
 
 /// The number of partitions of a new stream.
-pub(super) fn partitions(stream: &Name, wanted: Option<u32>) -> Result<u32> {
+pub(in crate::storage) fn partitions(stream: &Name, wanted: Option<u32>) -> Result<u32> {
     let partitions = wanted.unwrap_or(1);
     if !(1..=MAX_PARTITIONS).contains(&partitions) {
         return Err(Error::invalid(format!(
@@ -154,82 +152,12 @@ pub(super) fn partitions(stream: &Name, wanted: Option<u32>) -> Result<u32> {
     Ok(partitions)
 }
 
-/// How many names before and behind a missing one are looked at, for those that come near: a bound on
-/// what an error costs.
-pub(super) const NEIGHBOURS: usize = 500;
-
-/// A partition that is not there, where nothing else is known.
-#[cfg(feature = "postgres")]
-pub(super) fn no_partition(partition: &Partition) -> Error {
-    let Partition { stream, index } = partition;
-    let text = format!(
-        "there is no partition {index} of a stream {stream}: create_stream makes a stream with as many \
-         as it is to have"
-    );
-    Error::new(ErrorKind::NotFound, text)
-}
-
-/// A partition that is not there, though its stream may be, with so many; and the names of others.
-pub(super) fn missing<'a>(
-    partition: &Partition,
-    partitions: Option<u32>,
-    others: impl Iterator<Item = &'a str>,
-) -> Error {
-    let Partition { stream, index } = partition;
-    let text = match partitions {
-        Some(1) => format!(
-            "the stream {stream} has one partition: there is no partition {index}, they count from 0"
-        ),
-        Some(partitions) => format!(
-            "the stream {stream} has {partitions} partitions: there is no partition {index}, they count \
-             from 0"
-        ),
-        None => format!(
-            "there is no stream {stream}: a producer, a consumer or create_stream makes it{}",
-            did_you_mean(stream.as_str(), others)
-        ),
-    };
-    Error::new(ErrorKind::NotFound, text)
-}
-
-pub(super) fn no_group(group: &Group) -> Error {
-    let text = format!("there is no {group}: a consumer makes it");
-    Error::new(ErrorKind::NotFound, text)
-}
-
-pub(crate) fn active(group: &Group) -> Error {
-    Error::invalid(format!(
-        "{group} is active: stop its consumers first, or force it, which fences them \
-         (ResetBuilder::force)"
-    ))
-}
-
-pub(super) fn fenced(lease: &Lease) -> Error {
-    let text = format!(
-        "{} is no longer at epoch {} of this owner: its lease was taken over or given back, and \
-         nothing was written",
-        lease.group, lease.epoch
-    );
-    Error::new(ErrorKind::Fenced, text)
-}
-
-pub(super) fn forgotten(id: Id) -> Error {
-    let text = format!(
-        "whether the append {id} was written can no longer be told: too many came after it; \
-         compare the messages with the log"
-    );
-    Error::new(ErrorKind::OutOfRange, text)
-}
-
-pub(crate) fn closed() -> Error {
-    Error::closed("the storage was closed: open it again, or close it later")
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
+    use crate::storage::{Group, Partition};
 
     fn claim(owner: u128, over: Option<(u64, u64)>) -> Claim {
         Claim {
