@@ -1,10 +1,10 @@
-//! Locks and atomics of this crate: std's, or those of a scheduler that tries the orders of events
-//! (`--cfg shuttle`, for the models in `session/models.rs` and `task.rs`).
+//! Locks and atomics of this crate: std's, or in models those of shuttle, a scheduler that tries the orders
+//! of events (`tests/models`).
 
-#[cfg(not(shuttle))]
+#[cfg(not(all(test, shuttle)))]
 use std::sync as imp;
 
-#[cfg(shuttle)]
+#[cfg(all(test, shuttle))]
 use shuttle::sync as imp;
 
 pub(crate) use imp::MutexGuard;

@@ -113,13 +113,7 @@ pub(crate) fn revive<W: Work>(work: &Arc<W>, runtime: &Handle) {
 }
 
 fn start<W: Work>(work: &Arc<W>, runtime: &Handle) {
-    let running = Running {
-        work: work.clone(),
-        runtime: runtime.id(),
-        is_over: false,
-    };
-    let future = work.clone().work();
-    runtime.spawn(Task { running, future });
+    runtime.spawn(Task::new(work.clone(), runtime.id()));
 }
 
 /// Its fields are dropped in this order: it is said first that no task runs any more, so that whoever is
@@ -127,6 +121,18 @@ fn start<W: Work>(work: &Arc<W>, runtime: &Handle) {
 struct Task<W: Work> {
     running: Running<W>,
     future: BoxFuture<'static, ()>,
+}
+
+impl<W: Work> Task<W> {
+    fn new(work: Arc<W>, runtime: runtime::Id) -> Self {
+        let running = Running {
+            work: work.clone(),
+            runtime,
+            is_over: false,
+        };
+        let future = work.work();
+        Self { running, future }
+    }
 }
 
 impl<W: Work> Future for Task<W> {
@@ -158,5 +164,95 @@ impl<W: Work> Drop for Running<W> {
             self.work.on_demand().abandon();
             self.work.ended(Some(self.runtime));
         }
+    }
+}
+
+#[cfg(all(test, shuttle))]
+mod models {
+    use shuttle::future::block_on;
+    use shuttle::rand::{Rng, thread_rng};
+    use shuttle::thread;
+    use tokio::runtime::Builder;
+
+    use super::*;
+    use crate::sync::Mutex;
+
+    /// Takes what is handed in, and counts it.
+    struct Counter {
+        on_demand: OnDemand,
+        waiting: Mutex<u32>,
+        /// What a task took, and what came back because its runtime had ended.
+        taken: Mutex<[u32; 2]>,
+    }
+
+    impl Counter {
+        fn take(&self, into: usize) -> u32 {
+            let waiting = std::mem::take(&mut *self.waiting.lock());
+            self.taken.lock()[into] += waiting;
+            waiting
+        }
+    }
+
+    impl Work for Counter {
+        fn on_demand(&self) -> &OnDemand {
+            &self.on_demand
+        }
+
+        fn work(self: Arc<Self>) -> BoxFuture<'static, ()> {
+            Box::pin(async move {
+                while self.take(0) > 0 {
+                    shuttle::future::yield_now().await;
+                }
+            })
+        }
+
+        fn ended(&self, with: Option<runtime::Id>) {
+            if with.is_some() {
+                self.take(1);
+            }
+        }
+    }
+
+    /// As `wake`, with a thread for the runtime, which may end before the task.
+    fn hand_in(work: &Arc<Counter>, runtime: runtime::Id) -> Option<thread::JoinHandle<()>> {
+        *work.waiting.lock() += 1;
+        work.on_demand.wake().then(|| {
+            let task = Task::new(work.clone(), runtime);
+            thread::spawn(move || match thread_rng().gen_bool(0.3) {
+                true => drop(task),
+                false => block_on(task),
+            })
+        })
+    }
+
+    /// What is handed in is taken by a task, or comes back: nothing waits for a task that is not there.
+    #[test]
+    fn models_a_task_on_demand_against_the_end_of_its_runtime() {
+        let runtime = Builder::new_current_thread().build().unwrap();
+        let id = runtime.handle().id();
+        shuttle::check_random(
+            move || {
+                let work = Arc::new(Counter {
+                    on_demand: OnDemand::new(),
+                    waiting: Mutex::new(0),
+                    taken: Mutex::new([0; 2]),
+                });
+                let callers: Vec<_> = (0..3)
+                    .map(|_| {
+                        let work = work.clone();
+                        thread::spawn(move || hand_in(&work, id))
+                    })
+                    .collect();
+                for caller in callers {
+                    if let Some(task) = caller.join().unwrap() {
+                        task.join().unwrap();
+                    }
+                }
+                let [taken, back] = *work.taken.lock();
+                assert_eq!((taken + back, *work.waiting.lock()), (3, 0));
+                assert!(!work.on_demand.is_running());
+            },
+            5_000,
+        );
     }
 }

@@ -25,7 +25,7 @@ const FULL_MESSAGES: usize = 1 << 16;
 /// under way. What is shorter costs less together than one after the other.
 const ENOUGH_BYTES: usize = 64 << 10;
 
-/// Submissions, gathered: all messages that go to one partition share one row.
+/// Append requests, gathered: all messages that go to one partition share one row.
 #[derive(Debug, Default)]
 pub(super) struct GroupWrite {
     pub(super) entries: Vec<Entry>,

@@ -74,11 +74,14 @@ impl Queue {
     }
 
     pub(super) fn first(&self) -> Option<&AppendRequest> {
+        debug_assert!(!self.is_empty() || self.bytes == 0, "what is gone is not counted");
         self.waiting.front()?.request.as_ref()
     }
 
     pub(super) fn pop(&mut self) -> Option<AppendRequest> {
-        let request = self.waiting.pop_front()?.request?;
+        let first = self.waiting.pop_front()?.request;
+        debug_assert!(first.is_some(), "the first place is not empty");
+        let request = first?;
         self.bytes -= request.bytes;
         self.skip_empty();
         Some(request)

@@ -226,7 +226,7 @@ impl Drop for AppendRequest {
 impl Ticket {
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<AppendResult> {
         let answer = Pin::new(&mut self.answer).poll(cx);
-        answer.map(|answer| answer.expect("a submission answers before it is gone"))
+        answer.map(|answer| answer.expect("an append request answers before it is gone"))
     }
 
     /// The same unit once more.

@@ -73,6 +73,10 @@ pub struct Delivery {
     commit: Commit,
 }
 
+// One is made and moved for each message.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Delivery>() <= 96);
+
 impl Delivery {
     #[inline]
     pub(crate) fn new(

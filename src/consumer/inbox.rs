@@ -194,6 +194,7 @@ impl Places {
         if !place.is_ready && place.has_more() {
             place.is_ready = true;
             self.ready.push_back(partition);
+            debug_assert!(self.ready.len() <= self.all.len(), "one turn a partition");
         }
     }
 }

@@ -50,6 +50,10 @@ struct Rest {
     commits: Vec<Commit>,
 }
 
+// All messages are moved a lot.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Message>() <= 56);
+
 static NO_ATTRIBUTES: Attributes = Attributes::NONE;
 
 impl Message {

@@ -338,6 +338,8 @@ impl Ledger {
             done: std::mem::take(&mut self.pending),
             attempts: self.retries.take_raised(),
         };
+        let mut done = verdicts.done.iter().map(|range| range.start);
+        debug_assert!(done.all(|offset| self.progress.is_done(offset)), "written is what is done");
         (verdicts, self.round.take())
     }
 

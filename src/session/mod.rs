@@ -6,6 +6,8 @@ mod end;
 mod holder;
 mod in_doubt;
 mod ledger;
+#[cfg(all(test, shuttle))]
+mod models;
 mod open_transactions;
 mod pausing;
 mod phase;
@@ -354,6 +356,7 @@ impl Session {
         });
         let (_, round) = ledger.take();
         drop(ledger);
+        debug_assert_eq!(self.phase(), Phase::Ended, "nothing comes after the end");
         if let Some(round) = round {
             round.complete(Err(self.end_error()));
         }

@@ -19,7 +19,7 @@ use crate::storage::{Group, GroupState, Storage};
 use crate::sync::{Mutex, MutexGuard};
 use crate::task::{OnDemand, Work, wake};
 
-/// LeaseWatchShared by the consumers of a `Flowstream`. Its task exists only while somebody waits.
+/// Shared by the consumers of a `Flowstream`. Its task exists only while somebody waits.
 #[derive(Clone)]
 pub(crate) struct LeaseWatch(Arc<LeaseWatchShared>);
 

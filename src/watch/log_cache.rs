@@ -281,6 +281,7 @@ impl Segment {
     }
 
     fn push(&mut self, batch: StoredBatch) {
+        debug_assert_eq!(batch.base_offset, self.end, "a segment has no gaps");
         self.end = batch.offsets().end;
         self.batches.push_back(batch);
     }

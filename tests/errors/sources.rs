@@ -18,6 +18,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("reading a redb storage panicked", "a defect"),
     ("a call of the storage panicked", "a defect"),
     ("was polled after its end", "a defect"),
+    ("a delivery of something that is no consumer", "a defect"),
     (
         "an answer of the server is not understood",
         "a defect, or a schema of somebody else",

@@ -1,10 +1,12 @@
 //! Telling other processes what happened.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_core::future::BoxFuture;
 use sqlx::postgres::PgRow;
+use tokio::runtime::{self, Handle};
 use uuid::Uuid;
 
 use super::channel::encode;
@@ -17,6 +19,8 @@ use crate::clock::Clock;
 use crate::error::Result;
 use crate::storage::shared::notify::Notifier;
 use crate::storage::{Id, Notification, Partition};
+use crate::sync::{Mutex, MutexGuard};
+use crate::task::{OnDemand, Work, wake};
 
 /// Tells other processes what happened, and this one. Gathers what is to be told while one statement tells
 /// what came before: the first goes at once.
@@ -27,16 +31,17 @@ pub(super) struct Announcer {
     /// This process, as others see it, by the name that its listener has.
     member: Id,
     local: Arc<Notifier>,
-    /// Guards what waits to be told; taken alone.
+    /// Guards what waits to be told. The count of calls in flight is locked while it is.
     queue: Mutex<AnnouncementQueue>,
+    on_demand: OnDemand,
 }
 
 #[derive(Debug, Default)]
 struct AnnouncementQueue {
     ends: HashMap<Partition, u64>,
     released: HashSet<Partition>,
-    /// Whether there is a task that tells it.
-    is_running: bool,
+    /// With it, closing waits until this is told.
+    guard: Option<InFlightGuard>,
 }
 
 /// Each statement takes a lock of the whole server. One that took this long or longer, because others
@@ -54,6 +59,7 @@ impl Announcer {
             member,
             local,
             queue: Mutex::default(),
+            on_demand: OnDemand::new(),
         }
     }
 
@@ -63,19 +69,13 @@ impl Announcer {
         guard: &InFlightGuard,
         notifications: Vec<Notification>,
     ) {
-        let must_start = {
+        {
             let mut queue = self.queue();
             queue.add(&notifications);
-            !std::mem::replace(&mut queue.is_running, true)
-        };
-        self.local.send(notifications);
-        if must_start {
-            let task = AnnounceTask {
-                announcer: self.clone(),
-                _guard: guard.another(),
-            };
-            tokio::spawn(task.run());
+            queue.guard.get_or_insert_with(|| guard.another());
         }
+        self.local.send(notifications);
+        wake(self, &Handle::current());
     }
 
     /// Tells the subscribers of this process what others are told in another way.
@@ -89,7 +89,7 @@ impl Announcer {
     }
 
     fn queue(&self) -> MutexGuard<'_, AnnouncementQueue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 }
 
@@ -118,18 +118,33 @@ impl AnnouncementQueue {
     }
 }
 
-/// Tells what is in the queue until that is empty. With the guard, closing waits until it is.
-struct AnnounceTask {
-    announcer: Arc<Announcer>,
-    _guard: InFlightGuard,
+impl Work for Announcer {
+    fn on_demand(&self) -> &OnDemand {
+        &self.on_demand
+    }
+
+    fn work(self: Arc<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(async move { self.tell_all().await })
+    }
+
+    fn ended(&self, with: Option<runtime::Id>) {
+        if with.is_some() {
+            // What is left is told with the next that comes. Closing does not wait for that.
+            let guard = self.queue().guard.take();
+            drop(guard);
+        }
+    }
 }
 
-impl AnnounceTask {
-    async fn run(self) {
-        let announcer = &*self.announcer;
-        let executor = &announcer.executor;
+impl Announcer {
+    /// Tells what is in the queue until that is empty.
+    async fn tell_all(&self) {
+        let executor = &self.executor;
         loop {
-            let texts = announcer.queue().take(&executor.tag);
+            let (texts, _guard) = {
+                let mut queue = self.queue();
+                (queue.take(&executor.tag), queue.guard.take())
+            };
             if texts.is_empty() {
                 return;
             }
@@ -152,8 +167,8 @@ impl AnnounceTask {
     }
 
     async fn tell(&self, texts: &[String]) -> Result<Vec<PgRow>> {
-        let executor = &self.announcer.executor;
-        let member = Uuid::from_u128(self.announcer.member.0);
+        let executor = &self.executor;
+        let member = Uuid::from_u128(self.member.0);
         let mut told = Vec::new();
         for texts in texts.chunks(MOST_ROWS) {
             let values = [
@@ -165,13 +180,6 @@ impl AnnounceTask {
             told = executor.run(aside, notify, &values).await?;
         }
         Ok(told)
-    }
-}
-
-/// Ends the task, also with its runtime: the next to tell something begins anew.
-impl Drop for AnnounceTask {
-    fn drop(&mut self) {
-        self.announcer.queue().is_running = false;
     }
 }
 

@@ -1,17 +1,19 @@
 //! A pool of the application, of which the storage has a connection now and then.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_core::future::BoxFuture;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgPool;
 use sqlx::{Connection, Postgres};
+use tokio::runtime::{self, Handle};
 
 use super::fail::{Fail, Whose};
 use super::session::takes_writes;
 use super::timeouts::{ANSWER, within};
 use crate::clock::{SystemClock, sleep};
+use crate::task::{OnDemand, Work, wake};
 
 /// A pool that the application has given: none of its connections is kept.
 #[derive(Clone)]
@@ -19,11 +21,10 @@ pub(super) struct ApplicationPool(Arc<SharedPool>);
 
 struct SharedPool {
     pool: PgPool,
-    /// How often one of its sessions was found to take no writes. The others may be of the same time.
-    doubts: AtomicU64,
-    /// For a while after that each is asked before it is used. (Not only as many as there were: those that
+    /// Runs for a while after one of its sessions was found to take no writes: the others may be of the
+    /// same time. Until then each is asked before it is used. (Not only as many as there were: those that
     /// are good come back as well, and one of that time may be the last to come back.)
-    is_weeding: AtomicBool,
+    on_demand: OnDemand,
 }
 
 /// When idle sessions are looked at after that. One that the application had found it in comes back to
@@ -38,8 +39,7 @@ impl ApplicationPool {
     pub(super) fn new(pool: PgPool) -> Self {
         Self(Arc::new(SharedPool {
             pool,
-            doubts: AtomicU64::new(0),
-            is_weeding: AtomicBool::new(false),
+            on_demand: OnDemand::new(),
         }))
     }
 
@@ -82,40 +82,24 @@ impl ApplicationPool {
     /// One of its sessions takes no writes. Those of the same time are closed, so that the application
     /// does not get them either.
     pub(super) fn doubt(&self) {
-        let shared = &self.0;
-        // Release, and before the swap: a task that looks at the count from now on goes on.
-        shared.doubts.fetch_add(1, Ordering::AcqRel);
-        // Acquire and release: one task at a time, and each sees what the one before did.
-        if shared.is_weeding.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let weeding = Weeding(self.clone());
-        tokio::spawn(async move {
-            let clock = SystemClock::new();
-            loop {
-                // Acquire: what raised the count has happened before the pool is weeded.
-                let doubts = weeding.0.0.doubts.load(Ordering::Acquire);
-                for pause in WEEDING {
-                    sleep(&clock, pause).await;
-                    weeding.0.weed().await;
-                }
-                // Acquire: as above.
-                if weeding.0.0.doubts.load(Ordering::Acquire) == doubts {
-                    return;
-                }
-            }
-        });
+        wake(&self.0, &Handle::current());
     }
 
     /// Whether a session is to be asked before it is used.
     fn has_to_ask(&self) -> bool {
-        // Acquire: who sees the end of a weeding sees what it closed.
-        self.0.is_weeding.load(Ordering::Acquire)
+        self.0.on_demand.is_running()
     }
 
     /// Closes those that nobody uses and that take no writes.
     pub(super) async fn weed(&self) {
-        let pool = &self.0.pool;
+        self.0.weed().await;
+    }
+}
+
+impl SharedPool {
+    /// Closes those that nobody uses and that take no writes.
+    async fn weed(&self) {
+        let pool = &self.pool;
         for _ in 0..pool.num_idle() {
             let Some(mut connection) = pool.try_acquire() else {
                 return;
@@ -127,17 +111,27 @@ impl ApplicationPool {
     }
 }
 
+/// Weeds the pool for a while; whoever doubts it meanwhile has it weeded for as long again.
+impl Work for SharedPool {
+    fn on_demand(&self) -> &OnDemand {
+        &self.on_demand
+    }
+
+    fn work(self: Arc<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let clock = SystemClock::new();
+            for pause in WEEDING {
+                sleep(&clock, pause).await;
+                self.weed().await;
+            }
+        })
+    }
+
+    // With a runtime: the next doubt begins anew.
+    fn ended(&self, _: Option<runtime::Id>) {}
+}
+
 async fn can_write(connection: &mut PoolConnection<Postgres>) -> bool {
     let answer = within(ANSWER, takes_writes(&mut **connection)).await;
     matches!(answer, Some(Ok(true)))
-}
-
-/// Ends the weeding when it is dropped, also with its runtime: the next doubt begins anew.
-struct Weeding(ApplicationPool);
-
-impl Drop for Weeding {
-    fn drop(&mut self) {
-        // Release: who sees this sees what was closed before.
-        self.0.0.is_weeding.store(false, Ordering::Release);
-    }
 }

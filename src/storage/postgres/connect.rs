@@ -2,8 +2,8 @@
 
 use std::ops::{Deref, DerefMut};
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
@@ -19,6 +19,7 @@ use super::session::takes_writes;
 use super::settings;
 use super::timeouts::{ACQUIRE, ANSWER, within};
 use crate::clock::{Clock, SystemClock};
+use crate::sync::{Mutex, MutexGuard};
 
 /// A connection that was idle for longer is asked whether it still lives before it is used.
 const FRESH: Duration = Duration::from_secs(1);
@@ -286,7 +287,7 @@ impl Kept {
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        self.idle.lock()
     }
 
     async fn lend(self: &Arc<Self>) -> Result<Used, Fail> {

@@ -1,6 +1,6 @@
 //! Which database of which server the storage is in: the incarnation.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use sqlx::Executor;
 use sqlx::postgres::PgConnection;
@@ -10,6 +10,7 @@ use super::options::PostgresOptions;
 use super::settings::message;
 use super::template::for_schema;
 use super::timeouts::{ACQUIRE, within};
+use crate::sync::{Mutex, MutexGuard};
 
 /// The database, as the server says it; unknown at first.
 #[derive(Debug, Default)]
@@ -63,6 +64,6 @@ impl DatabaseIdentity {
     }
 
     fn lock(&self) -> MutexGuard<'_, KnownIdentity> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }

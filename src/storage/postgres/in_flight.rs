@@ -1,11 +1,12 @@
 //! Counts the calls that are in flight, so that closing waits for them.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::Notify;
 
 use crate::error::Result;
 use crate::storage::shared::refusals::closed;
+use crate::sync::{Mutex, MutexGuard};
 
 /// The calls of a storage that are in flight, and what follows from them.
 #[derive(Debug, Clone, Default)]
@@ -57,7 +58,7 @@ impl InFlight {
     }
 
     fn count(&self) -> MutexGuard<'_, Count> {
-        self.0.count.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.count.lock()
     }
 }
 

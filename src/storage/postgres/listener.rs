@@ -2,11 +2,12 @@
 //! that this one lives.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_core::future::BoxFuture;
 use sqlx::postgres::PgListener;
 use sqlx::{AssertSqlSafe, Executor as _};
+use tokio::runtime::{self, Handle};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -25,12 +26,12 @@ use super::value::{Value, write_into};
 use crate::clock::{Clock, SystemClock, sleep};
 use crate::storage::shared::notify::Notifier;
 use crate::storage::{Id, Notification};
+use crate::task::{OnDemand, Work, revive};
 
 /// The task that listens; it runs from the first subscription on, until this is dropped or closed.
 pub(super) struct Listener {
     /// `None` where nobody is to listen.
     task: Option<Arc<ListenTask>>,
-    is_open: watch::Sender<bool>,
 }
 
 /// What a listener needs of the storage.
@@ -49,7 +50,8 @@ pub(super) struct ListenerParts {
 /// What the task has, and what those see who wait for it.
 struct ListenTask {
     parts: ListenerParts,
-    is_running: AtomicBool,
+    on_demand: OnDemand,
+    is_open: watch::Sender<bool>,
     registration: watch::Sender<Registration>,
 }
 
@@ -74,12 +76,12 @@ impl Listener {
     pub(super) fn new(parts: Option<ListenerParts>) -> Self {
         let task = parts.map(|parts| ListenTask {
             parts,
-            is_running: AtomicBool::new(false),
+            on_demand: OnDemand::new(),
+            is_open: watch::Sender::new(true),
             registration: watch::Sender::new(Registration::No),
         });
         Self {
             task: task.map(Arc::new),
-            is_open: watch::Sender::new(true),
         }
     }
 
@@ -108,47 +110,53 @@ impl Listener {
     /// Starts the task, unless it runs, or there is no runtime to run it.
     pub(super) fn start(&self) {
         let Some(task) = &self.task else { return };
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-            return;
-        };
-        // Acquire and release: one task at a time, and each sees what the one before did.
-        if !*self.is_open.borrow() || task.is_running.swap(true, Ordering::AcqRel) {
-            return;
+        if let Ok(runtime) = Handle::try_current()
+            && *task.is_open.borrow()
+        {
+            revive(task, &runtime);
         }
-        task.registration.send_replace(Registration::Soon);
-        let (run, mut is_open) = (ListenRun(task.clone()), self.is_open.subscribe());
-        runtime.spawn(async move {
-            tokio::select! {
-                () = run.run() => {}
-                // An error: it was dropped.
-                _ = is_open.wait_for(|is_open| !is_open) => {}
-            }
-        });
     }
 
     /// Ends the task, and lets none begin any more.
     pub(super) fn close(&self) {
-        self.is_open.send_replace(false);
+        if let Some(task) = &self.task {
+            task.is_open.send_replace(false);
+        }
     }
 }
 
-/// The task while it runs.
-struct ListenRun(Arc<ListenTask>);
-
-/// Ends the task, also with its runtime: the next subscription begins anew.
-impl Drop for ListenRun {
+impl Drop for Listener {
     fn drop(&mut self) {
-        self.0.registration.send_replace(Registration::No);
-        // Release: who starts the next sees that this one is over.
-        self.0.is_running.store(false, Ordering::Release);
-        self.0.parts.local.send([Notification::Missed]);
+        self.close();
     }
 }
 
-impl ListenRun {
+impl Work for ListenTask {
+    fn on_demand(&self) -> &OnDemand {
+        &self.on_demand
+    }
+
+    fn work(self: Arc<Self>) -> BoxFuture<'static, ()> {
+        self.registration.send_replace(Registration::Soon);
+        Box::pin(async move {
+            let mut is_open = self.is_open.subscribe();
+            tokio::select! {
+                () = self.run() => {}
+                _ = is_open.wait_for(|is_open| !is_open) => {}
+            }
+        })
+    }
+
+    fn ended(&self, _: Option<runtime::Id>) {
+        self.registration.send_replace(Registration::No);
+        self.parts.local.send([Notification::Missed]);
+    }
+}
+
+impl ListenTask {
     async fn run(&self) {
         let clock = SystemClock::new();
-        let parts = &self.0.parts;
+        let parts = &self.parts;
         let mut pause = FIRST_PAUSE;
         loop {
             match self.listen(&clock, &mut pause).await {
@@ -156,7 +164,7 @@ impl ListenRun {
                 // Its text may name the role.
                 Err(_) => tracing::debug!("the connection that listens failed"),
             }
-            self.0.registration.send_replace(Registration::No);
+            self.registration.send_replace(Registration::No);
             parts.detector.had_trouble();
             // Nobody hears anything until it is back.
             parts.local.send([Notification::Missed]);
@@ -168,7 +176,7 @@ impl ListenRun {
     /// Ends with the connection: whatever is wrong with it, another is made. sqlx could reconnect by
     /// itself, but does not say so each time that something may have been lost.
     async fn listen(&self, clock: &SystemClock, pause: &mut Duration) -> Result<(), sqlx::Error> {
-        let parts = &self.0.parts;
+        let parts = &self.parts;
         let signals = &parts.executor.pools.listener;
         let mut left = signals.left.subscribe();
         let mut listener = PgListener::connect_with(&parts.way.pool_of_one().await?).await?;
@@ -214,7 +222,7 @@ impl ListenRun {
     /// Says which backend of the server this process keeps. Without that others learn of its end
     /// when the lease runs out. False if the session is of no use.
     async fn register(&self, listener: &mut PgListener) -> bool {
-        let parts = &self.0.parts;
+        let parts = &self.parts;
         let sql = for_schema("SELECT {schema}.register($1)", &parts.executor.schema);
         let member = Value::Id(Uuid::from_u128(parts.member.0));
         let sql = write_into(&sql, &[member]);
@@ -223,7 +231,7 @@ impl ListenRun {
             Ok(row) => row,
             Err(fail) => {
                 tracing::debug!(code = fail.code(), "could not say that this process lives");
-                self.0.registration.send_replace(Registration::No);
+                self.registration.send_replace(Registration::No);
                 return fail.fate() == Fate::Stays;
             }
         };
@@ -231,7 +239,7 @@ impl ListenRun {
         if let Some(incarnation) = incarnation {
             parts.failover.learn(&incarnation.to_string());
         }
-        self.0.registration.send_replace(Registration::Yes);
+        self.registration.send_replace(Registration::Yes);
         true
     }
 }

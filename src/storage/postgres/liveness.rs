@@ -6,11 +6,11 @@
 //! sighting counts for nothing, nor does any while this process has trouble itself.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::{Clock, SystemClock};
 use crate::storage::{Id, Liveness};
+use crate::sync::{Mutex, MutexGuard};
 
 /// Which processes look dead, and since when: each is looked at again before it is called dead.
 #[derive(Debug)]
@@ -75,9 +75,7 @@ impl FailureDetector {
     }
 
     fn suspicions(&self) -> MutexGuard<'_, Suspicions> {
-        self.suspicions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.suspicions.lock()
     }
 }
 

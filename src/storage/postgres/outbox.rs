@@ -1,7 +1,7 @@
 //! The outbox: what transactions of the application appended is kept with what else they wrote, and moved
 //! into the log once they have committed.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::announcer::Announcer;
 use super::columns::{Reader, not_understood};
@@ -11,6 +11,7 @@ use super::pieces::Pieces;
 use super::value::Value;
 use crate::error::Result;
 use crate::storage::{Name, Notification, Partition};
+use crate::sync::Mutex;
 
 /// Moves what lies in the outbox into the log.
 pub(super) struct Outbox {
@@ -73,12 +74,12 @@ impl Outbox {
     }
 
     fn seen(&self) -> Option<String> {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = self.seen.lock();
         seen.clone()
     }
 
     fn saw(&self, text: &str) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         *seen = (!text.is_empty()).then(|| text.to_owned());
     }
 }

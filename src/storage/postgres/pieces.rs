@@ -1,6 +1,6 @@
 //! Pieces of what may be much: no statement does more than one, and what was done stays.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use sqlx::postgres::PgRow;
 
@@ -10,6 +10,7 @@ use super::in_flight::InFlight;
 use super::statements::Statement;
 use super::value::Value;
 use crate::error::Result;
+use crate::sync::{Mutex, MutexGuard};
 
 /// A statement looks at so many rows at most, or has so many values.
 pub(super) const MOST_ROWS: usize = 1_000;
@@ -108,7 +109,7 @@ impl Pieces {
     }
 
     fn size(&self) -> MutexGuard<'_, PieceSize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

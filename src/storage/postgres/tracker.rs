@@ -5,9 +5,11 @@
 //! longer pauses the longer nothing happens, and only while there is such a transaction.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_core::future::BoxFuture;
+use tokio::runtime::{self, Handle};
 use tokio::sync::Notify;
 
 use super::columns::Reader;
@@ -19,15 +21,18 @@ use super::pieces::MOST_ROWS;
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::storage::Group;
+use crate::sync::{Mutex, MutexGuard};
+use crate::task::{OnDemand, Work, wake};
 
 /// The transactions, and the task that looks for their ends while there are some.
 pub(super) struct TransactionTracker {
     executor: Arc<Executor>,
     in_flight: InFlight,
     outbox: Outbox,
-    /// Guards the transactions, and whether the task runs. The count of calls in flight is locked while this
+    /// Guards the transactions, and what the task is told. The count of calls in flight is locked while this
     /// is; nobody is told anything while it is.
     state: Mutex<TrackerState>,
+    on_demand: OnDemand,
     /// Wakes the task.
     news: Notify,
 }
@@ -41,7 +46,6 @@ struct TrackerState {
     asked: Duration,
     /// Somebody said that a transaction is over. With the guard, closing waits until that was heeded.
     told: Option<InFlightGuard>,
-    is_running: bool,
     is_closed: bool,
 }
 
@@ -69,7 +73,7 @@ pub(crate) fn ended(xid: u64) {
 
 /// The list, without those that are gone.
 fn trackers() -> MutexGuard<'static, Vec<Weak<TransactionTracker>>> {
-    let mut trackers = TRACKERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut trackers = TRACKERS.lock();
     trackers.retain(|tracker| tracker.strong_count() > 0);
     trackers
 }
@@ -82,6 +86,7 @@ impl TransactionTracker {
             in_flight,
             outbox,
             state: Mutex::default(),
+            on_demand: OnDemand::new(),
             news: Notify::new(),
         });
         trackers().push(Arc::downgrade(&tracker));
@@ -135,7 +140,7 @@ impl TransactionTracker {
     }
 
     fn state(&self) -> MutexGuard<'_, TrackerState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn track(self: &Arc<Self>, write: OpenWrite) {
@@ -157,18 +162,12 @@ impl TransactionTracker {
     }
 
     /// Starts the task, or wakes it.
-    fn run_task(self: &Arc<Self>, mut state: MutexGuard<'_, TrackerState>) {
-        let runtime = tokio::runtime::Handle::try_current();
-        if let (false, false, Ok(runtime)) = (state.is_running, state.is_closed, runtime) {
-            state.is_running = true;
-            drop(state);
-            let task = TrackingTask {
-                tracker: self.clone(),
-                is_over: false,
-            };
-            runtime.spawn(task.run());
-        } else {
-            drop(state);
+    fn run_task(self: &Arc<Self>, state: MutexGuard<'_, TrackerState>) {
+        let is_closed = state.is_closed;
+        drop(state);
+        let runtime = Handle::try_current().ok().filter(|_| !is_closed);
+        let is_started = runtime.is_some_and(|runtime| wake(self, &runtime));
+        if !is_started {
             self.news.notify_one();
         }
     }
@@ -260,31 +259,43 @@ enum Round {
     Failed,
 }
 
-/// Looks for the ends of transactions while there are some.
-struct TrackingTask {
-    tracker: Arc<TransactionTracker>,
-    /// The task ended by itself, and said so in the state: another one may be running by now.
-    is_over: bool,
+impl Work for TransactionTracker {
+    fn on_demand(&self) -> &OnDemand {
+        &self.on_demand
+    }
+
+    fn work(self: Arc<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            if !self.track_all().await {
+                self.let_go();
+            }
+        })
+    }
+
+    fn ended(&self, with: Option<runtime::Id>) {
+        if with.is_some() {
+            self.let_go();
+        }
+    }
 }
 
-impl TrackingTask {
-    async fn run(mut self) {
-        let tracker = self.tracker.clone();
-        let (clock, in_flight) = (&tracker.executor.clock, &tracker.in_flight);
+impl TransactionTracker {
+    /// Looks for the ends of transactions while there are some. False if some are left, because the storage
+    /// is closed.
+    async fn track_all(&self) -> bool {
+        let (clock, in_flight) = (&self.executor.clock, &self.in_flight);
         let mut pause = FIRST_PAUSE;
         let mut due = clock.now().saturating_add(pause);
         let mut tries = 0;
         loop {
             let told = {
-                let mut state = tracker.state();
+                let mut state = self.state();
                 let told = state.told.take();
                 if told.is_none() && state.is_closed {
-                    return;
+                    return false;
                 }
                 if state.open.is_empty() && !state.must_move {
-                    state.is_running = false;
-                    self.is_over = true;
-                    return;
+                    return true;
                 }
                 told
             };
@@ -294,7 +305,7 @@ impl TrackingTask {
                 None => {
                     tokio::select! {
                         () = clock.sleep_until(due) => {}
-                        () = tracker.news.notified() => {
+                        () = self.news.notified() => {
                             // A new one is likely to be short.
                             pause = FIRST_PAUSE;
                             due = due.min(clock.now().saturating_add(pause));
@@ -303,15 +314,15 @@ impl TrackingTask {
                     }
                     let Ok(guard) = in_flight.enter() else {
                         // It is being closed, and what it was told of before that is heeded first.
-                        if tracker.state().told.is_some() {
+                        if self.state().told.is_some() {
                             continue;
                         }
-                        return;
+                        return false;
                     };
                     guard
                 }
             };
-            let round = tracker.round(&guard).await;
+            let round = self.round(&guard).await;
             pause = match round {
                 Round::Over => FIRST_PAUSE,
                 Round::Nothing | Round::Failed => (pause * 2).min(LONGEST_PAUSE),
@@ -321,24 +332,17 @@ impl TrackingTask {
             if is_told && (1..=TRIES).contains(&tries) {
                 // Closing waits for another try.
                 clock.sleep_until(due).await;
-                tracker.state().told.get_or_insert(guard);
+                self.state().told.get_or_insert(guard);
             }
         }
     }
-}
 
-/// Ends the task, also with its runtime: the next that comes begins anew. Of those that are left nobody
-/// will find out; what they appended is moved by somebody else.
-impl Drop for TrackingTask {
-    fn drop(&mut self) {
-        if self.is_over {
-            return;
-        }
+    /// Of the transactions that are left nobody will find out; what they appended is moved by somebody
+    /// else.
+    fn let_go(&self) {
         let left = {
-            let mut state = self.tracker.state();
-            state.is_running = false;
-            state.told = None;
-            state.open.take_all()
+            let mut state = self.state();
+            (state.told.take(), state.open.take_all())
         };
         // Tells those who wait, so without the lock.
         drop(left);

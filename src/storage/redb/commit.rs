@@ -1,6 +1,5 @@
 //! Group commit: all requests that wait, in one transaction.
 
-use std::sync::PoisonError;
 
 use ::redb::{Database, ReadableDatabase};
 
@@ -85,7 +84,7 @@ impl GroupCommit<'_> {
         requests: &mut WriteRequests,
     ) -> Result<Vec<Notification>, RoundFail> {
         open.place.check().map_err(RoundFail::Gone)?;
-        let mut cache = open.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cache = open.cache.lock();
         // Taken out, so that it is loaded anew after a round that broke off.
         let mut current = match cache.take() {
             Some(cache) => cache,

@@ -6,8 +6,8 @@
 
 use std::mem;
 use std::path::PathBuf;
+use std::sync::{PoisonError, RwLock};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, PoisonError, RwLock};
 
 use ::redb::{Database, ReadTransaction, ReadableDatabase};
 
@@ -18,6 +18,7 @@ use super::options::RedbOptions;
 use super::place::{self, FileId, Place};
 use crate::error::Result;
 use crate::storage::shared::refusals::closed;
+use crate::sync::Mutex;
 
 /// A file that was opened once, and is until it is closed, whatever errors there were meanwhile.
 pub(super) struct StorageFile {

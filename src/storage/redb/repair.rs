@@ -11,13 +11,14 @@ use std::collections::HashMap;
 use std::io;
 use std::ops::Bound;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ::redb::{BackendError, Builder, StorageBackend};
 
 use super::error::Fail;
 use super::tables::{BatchKey, Head};
+use crate::sync::{Mutex, MutexGuard};
 
 /// Repairs the file behind `backend`, and closes it.
 pub(super) fn repair(
@@ -57,7 +58,7 @@ struct RepairBackend<B> {
 
 impl<B> RepairBackend<B> {
     fn leaves(&self) -> MutexGuard<'_, BatchLeaves> {
-        self.leaves.lock().unwrap_or_else(PoisonError::into_inner)
+        self.leaves.lock()
     }
 }
 

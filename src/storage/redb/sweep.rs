@@ -4,7 +4,6 @@
 //! one of them takes; a small one goes with the trim itself. A crash between two pieces leaves nothing
 //! wrong, and the rest to whoever writes to the file next.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use ::redb::ReadableTable;
@@ -37,7 +36,7 @@ pub(super) fn sweep(file: &StorageFile) -> bool {
 }
 
 fn sweep_piece(file: &StorageFile, open: &OpenFile) -> Result<bool, Fail> {
-    let mut cache = open.cache.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut cache = open.cache.lock();
     // Taken out, so that it is loaded anew after a piece that broke off.
     let Some(mut current) = cache.take_if(|cache| cache.has_old()) else {
         return Ok(false);

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
 use futures_core::stream::{BoxStream, Stream};
@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
 use crate::storage::{Notification, Partition};
+use crate::sync::{Mutex, MutexGuard};
 
 /// So many partitions wait at most for a subscriber that is slow: as many as a stream can have. With more
 /// it is told only that it missed something.
@@ -92,7 +93,7 @@ impl Notifier {
     // Nothing that holds one of these locks can panic halfway through a change, and nobody is woken
     // under it.
     fn mailboxes(&self) -> MutexGuard<'_, Option<Vec<Weak<Mailbox>>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
@@ -128,7 +129,7 @@ impl Mailbox {
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 }
 
