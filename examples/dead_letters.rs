@@ -149,7 +149,7 @@ async fn repair(flow: &Flowstream, stop: &Stop) -> Result<()> {
     let mut orders = flow.producer(ORDERS).await?;
     let seen = seen(flow).await?;
     // All of them are there: the group is done.
-    let mut left = flow.stream(DEAD).await?[0].end - seen;
+    let mut left = flow.bounds(DEAD).await?[0].end - seen;
     let mut letters = flow
         .consumer(DEAD, "undertaker")
         .shutdown_on(stop.clone())

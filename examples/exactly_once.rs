@@ -40,7 +40,7 @@ async fn main() -> Result<()> {
 async fn supervise(url: &str) -> Result<()> {
     let flow = flowstream::open(url).await?;
     flow.producer(FROM).await?;
-    let mut end = flow.stream(FROM).await?[0].end + MESSAGES;
+    let mut end = flow.bounds(FROM).await?[0].end + MESSAGES;
     // An embedded database is for one process at a time.
     flow.close().await?;
     drop(flow);
@@ -84,7 +84,7 @@ fn worker(url: &str, end: u64) -> Result<Command> {
 async fn work(url: &str, end: u64) -> Result<()> {
     let flow = flowstream::open(url).await?;
     let mut numbers = flow.producer(FROM).await?;
-    for number in flow.stream(FROM).await?[0].end..end {
+    for number in flow.bounds(FROM).await?[0].end..end {
         numbers.feed(number.to_string().into()).await?;
     }
     numbers.close().await?;
@@ -133,7 +133,7 @@ async fn prove(flow: &Flowstream, end: u64) -> Result<()> {
             squares = offset + 1;
         }
     }
-    let numbers = flow.stream(FROM).await?.first().context("a partition")?.end;
+    let numbers = flow.bounds(FROM).await?.first().context("a partition")?.end;
     let done = flow.group(FROM, GROUP).await?[0].position();
     println!(
         "{numbers} numbers in, {done} done, {squares} squares out; {wrong} missing, doubled or out of order"

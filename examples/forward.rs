@@ -77,7 +77,7 @@ fn louder(message: Message) -> Message {
 /// Sends the messages, as many as are missing.
 async fn fill(flow: &Flowstream) -> Result<()> {
     let mut producer = flow.producer(FROM).await?;
-    let sent = flow.stream(FROM).await?[0].end;
+    let sent = flow.bounds(FROM).await?[0].end;
     for number in sent..MESSAGES {
         producer.feed(format!("hello {number}").into()).await?;
     }
@@ -102,7 +102,7 @@ async fn counts(flow: &Flowstream) -> Result<String> {
         "{} in {FROM}, {} of them done; {} in {TO}",
         group.bounds.end,
         group.progress.position(),
-        flow.stream(TO).await?[0].end
+        flow.bounds(TO).await?[0].end
     ))
 }
 

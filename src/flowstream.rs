@@ -72,7 +72,7 @@ impl Flowstream {
     /// # Errors
     ///
     /// [`NotFound`](ErrorKind::NotFound) if there is no such stream.
-    pub async fn stream(&self, stream: impl AsRef<str>) -> Result<Vec<Range<u64>>> {
+    pub async fn bounds(&self, stream: impl AsRef<str>) -> Result<Vec<Range<u64>>> {
         let partitions = self.0.partitions(&Name::new(stream)?).await?;
         let storage = self.0.storage();
         self.0.retry(|| storage.bounds(&partitions)).await

@@ -97,7 +97,7 @@ impl Options {
     /// lost power, at the price of slower writes; off by default. Without it such a file is read whole
     /// before it is opened, which a trace tells of. A file that was closed opens at once either way.
     /// Appends of one message made three quarters of the rate on a small file, and half of it on one of
-    /// 1 GiB (`docs/design.md`). Files up to 256 MiB are verified whole in any case, in 0.1 seconds.
+    /// 1 GiB (`docs/design/measurements.md`). Files up to 256 MiB are verified whole in any case, in 0.1 seconds.
     pub fn quick_repair(mut self, enabled: bool) -> Self {
         self.has_quick_repair = enabled;
         self

@@ -57,6 +57,22 @@ fn files_and_functions_are_short() {
     hold(&sizes::faults(&the_source()));
 }
 
+/// Wide lines are read by nobody. Characters, not bytes.
+#[test]
+fn the_design_is_at_most_a_hundred_columns_wide() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let parts = std::fs::read_dir(docs.join("design")).expect("the parts of the design");
+    let parts = parts.map(|part| part.expect("a part").path());
+    let mut wide = Vec::new();
+    for part in parts.chain([docs.join("ARCHITECTURE.md")]) {
+        let text = std::fs::read_to_string(&part).expect("a text");
+        let lines = text.lines().zip(1..);
+        let lines = lines.filter(|(line, _)| line.chars().count() > 100);
+        wide.extend(lines.map(|(_, number)| format!("{}:{number}", part.display())));
+    }
+    hold(&wide);
+}
+
 #[test]
 #[ignore = "prints figures, checks nothing"]
 fn figures() {

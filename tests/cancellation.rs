@@ -80,7 +80,7 @@ async fn producers(url: &str) -> usize {
         soon("again", world.flow.create_stream("orders", 3))
             .await
             .unwrap();
-        assert_eq!(world.flow.stream("orders").await.unwrap().len(), 3);
+        assert_eq!(world.flow.bounds("orders").await.unwrap().len(), 3);
         ready.is_some()
     })
     .await;
@@ -452,8 +452,8 @@ async fn admin(url: &str) -> usize {
     .await;
     points += cancel(url, "stream", async |world, polls| {
         world.fill("orders", 2).await;
-        let ready = drop_after(polls, world.flow.stream("orders")).await;
-        let bounds = soon("again", world.flow.stream("orders")).await.unwrap();
+        let ready = drop_after(polls, world.flow.bounds("orders")).await;
+        let bounds = soon("again", world.flow.bounds("orders")).await.unwrap();
         assert_eq!((bounds.len(), bounds[0].clone()), (1, 0..2));
         ready.is_some()
     })
@@ -479,7 +479,7 @@ async fn admin(url: &str) -> usize {
         producer.feed("0".into()).await.unwrap();
         let ready = drop_after(polls, world.flow.close()).await;
         soon("again", world.flow.close()).await.unwrap();
-        assert!(world.flow.stream("orders").await.is_err());
+        assert!(world.flow.bounds("orders").await.is_err());
         ready.is_some()
     })
     .await;

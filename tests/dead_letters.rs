@@ -420,7 +420,7 @@ async fn a_dead_letter_as_large_as_an_append_can_be_appended_back() {
     let mut dead = world.flow.consumer(DEAD, "repair").await.unwrap();
     let back = next(&mut dead).await.into_message();
     futures::SinkExt::send(&mut producer, back).await.unwrap();
-    assert_eq!(world.flow.stream("in").await.unwrap()[0], 0..2);
+    assert_eq!(world.flow.bounds("in").await.unwrap()[0], 0..2);
 }
 
 /// Dead letters of (a.b, c) and of (a, b.c) went to one stream.

@@ -97,7 +97,7 @@ fn run_and_kill(path: &std::path::Path, round: u64, seen: &mut Seen) {
 
 async fn verify(url: &str, seen: &mut Seen) -> Result<()> {
     let flow = flowstream::open(url).await?;
-    let bounds = flow.stream("log").await?[0].clone();
+    let bounds = flow.bounds("log").await?[0].clone();
     assert_eq!(bounds.start, 0);
     seen.stored = bounds.end;
     let mut found = HashSet::new();

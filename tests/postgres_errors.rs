@@ -55,7 +55,7 @@ async fn what_the_server_says_is_told_by_kind() {
         );
         producer.take_unsent().await;
     }
-    assert_eq!(hasty.stream("orders").await.expect("bounds")[0], 0..0);
+    assert_eq!(hasty.bounds("orders").await.expect("bounds")[0], 0..0);
 
     // Those that pass are waited for, and then all is as if nothing had been.
     let patient = Options::new().retry_for(Duration::from_secs(300));
@@ -67,7 +67,7 @@ async fn what_the_server_says_is_told_by_kind() {
         let sending = tokio::spawn(async move { producer.send("b".into()).await });
         cluster().psql(&database, "TRUNCATE public.fault");
         sending.await.unwrap().expect("it is sent");
-        assert_eq!(patient.stream("orders").await.expect("bounds")[0], 0..sent);
+        assert_eq!(patient.bounds("orders").await.expect("bounds")[0], 0..sent);
     }
 }
 
@@ -104,7 +104,7 @@ async fn a_deadlock_with_somebody_else_passes() {
     crossed.await.expect("ours was given up");
     sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
     appending.await.unwrap().expect("it goes again");
-    let ends = flow.stream("orders").await.expect("bounds");
+    let ends = flow.bounds("orders").await.expect("bounds");
     assert_eq!(ends.iter().map(|bounds| bounds.end).sum::<u64>(), 20);
 }
 

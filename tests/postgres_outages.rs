@@ -138,7 +138,7 @@ async fn nothing_is_lost_or_doubled_through_restarts() {
 }
 
 async fn end(flow: &Flowstream) -> u64 {
-    flow.stream("orders").await.expect("bounds")[0].end
+    flow.bounds("orders").await.expect("bounds")[0].end
 }
 
 /// Both groups are so far.
@@ -233,7 +233,7 @@ async fn what_is_read_only_says_so_and_is_waited_for() {
     set("on");
     let options = Options::new().retry_for(Duration::ZERO);
     let flow = options.open(&url).await.expect("what is there can be read");
-    assert_eq!(flow.stream("orders").await.expect("bounds")[0], 0..0);
+    assert_eq!(flow.bounds("orders").await.expect("bounds")[0], 0..0);
     let mut producer = flow.producer("orders").await.expect("a producer");
     let error = producer.send("a".into()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");

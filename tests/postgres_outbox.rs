@@ -87,7 +87,7 @@ async fn what_a_transaction_appends_is_in_the_log_after_its_commit() {
         });
         let keyed: Vec<Message> = keyed.chain([Message::new("c")]).collect();
         orders.append_in(&mut tx, keyed).await.expect("appended");
-        let bounds = flow.stream("orders").await.unwrap();
+        let bounds = flow.bounds("orders").await.unwrap();
         assert_eq!(bounds[0].end, 0, "not before the commit");
         postgres::commit(tx).await.expect("committed");
 
@@ -315,7 +315,7 @@ async fn many_clients_and_movers() {
         let count = directly + 3 * expected.iter().map(|(_, _, calls)| calls).sum::<usize>();
         let mut found: HashMap<String, usize> = HashMap::new();
         eventually(async || {
-            let bounds = flows[0].stream("orders").await.expect("bounds");
+            let bounds = flows[0].bounds("orders").await.expect("bounds");
             bounds.iter().map(|bounds| bounds.end).sum::<u64>() >= count as u64
         })
         .await;
@@ -323,7 +323,7 @@ async fn many_clients_and_movers() {
         for partition in 0..PARTITIONS {
             // Of each client, in the order of its transactions, calls and messages.
             let mut last: HashMap<usize, (usize, usize, usize)> = HashMap::new();
-            let end = flows[0].stream("orders").await.unwrap()[partition as usize].end;
+            let end = flows[0].bounds("orders").await.unwrap()[partition as usize].end;
             for body in bodies(&flows[0], "orders", partition, end as usize).await {
                 *found.entry(body.clone()).or_default() += 1;
                 let numbers: Vec<usize> = body.split(' ').filter_map(|n| n.parse().ok()).collect();
@@ -837,7 +837,7 @@ async fn moves_while_a_snapshot_is_pinned() {
                     count += client.await.unwrap();
                 }
                 sent += count;
-                eventually(async || flow.stream("orders").await.unwrap()[0].end == sent).await;
+                eventually(async || flow.bounds("orders").await.unwrap()[0].end == sent).await;
                 counts.push((count as f64 / began.elapsed().as_secs_f64()).round());
             }
             println!(

@@ -87,7 +87,7 @@ async fn a_day_of_work(first: Flowstream, second: Flowstream) {
     }
     control.shutdown().await;
     relaying.await.unwrap().expect("it ends");
-    assert_eq!(second.stream("copies").await.expect("bounds")[0], 0..300);
+    assert_eq!(second.bounds("copies").await.expect("bounds")[0], 0..300);
     for flow in [first, second] {
         flow.close().await.expect("it closes");
     }
@@ -177,7 +177,7 @@ async fn a_late_statement_ends(storage: PostgresStorage, database: &str) {
     }
     // It is as if it had never been.
     drop(holder);
-    assert_eq!(flow.stream("orders").await.expect("bounds")[0], 0..0);
+    assert_eq!(flow.bounds("orders").await.expect("bounds")[0], 0..0);
     orders.append(Message::new("next")).await.expect("appended");
 }
 

@@ -74,7 +74,7 @@ async fn waiting(database: &str, count: usize) {
 async fn lengths(flow: &Flowstream, streams: &[&str]) -> Vec<u64> {
     let mut lengths = Vec::new();
     for stream in streams {
-        lengths.push(flow.stream(stream).await.expect("bounds")[0].end);
+        lengths.push(flow.bounds(stream).await.expect("bounds")[0].end);
     }
     lengths
 }

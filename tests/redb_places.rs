@@ -187,7 +187,7 @@ async fn child() {
     let path = Path::new(&path);
     match &*role {
         "open" => match open(path).await {
-            Ok(flow) => println!("opened: {:?}", flow.stream("orders").await.unwrap()),
+            Ok(flow) => println!("opened: {:?}", flow.bounds("orders").await.unwrap()),
             Err(error) => println!("kind: {:?}, {error}", error.kind()),
         },
         "limit" => {
@@ -226,7 +226,7 @@ async fn fill(path: &Path, make_room: impl FnOnce()) {
             Ok(_) => panic!("there was room"),
             Err(error) => unsent = refused(error),
         }
-        assert_eq!(flow.stream("orders").await.unwrap(), [0..acked]);
+        assert_eq!(flow.bounds("orders").await.unwrap(), [0..acked]);
         assert_eq!(flow.read("orders", 0, 0).await.unwrap()[0].0, 0);
     }
     make_room();
@@ -249,7 +249,7 @@ fn refused(error: AppendError) -> Batch {
 }
 
 async fn check(flow: &Flowstream, acked: u64) {
-    assert_eq!(flow.stream("orders").await.unwrap(), [0..acked]);
+    assert_eq!(flow.bounds("orders").await.unwrap(), [0..acked]);
     let mut next = 0;
     while next < acked {
         for (offset, message) in flow.read("orders", 0, next).await.unwrap() {

@@ -185,6 +185,6 @@ async fn roam() {
     assert_eq!(refused.kind(), ErrorKind::Unavailable, "{refused:?}");
     limit("unlimited");
     producer.append(large()).await.unwrap();
-    assert_eq!(flow.stream("orders").await.unwrap()[0], 0..2);
+    assert_eq!(flow.bounds("orders").await.unwrap()[0], 0..2);
     flow.close().await.unwrap();
 }

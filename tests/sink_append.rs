@@ -59,7 +59,7 @@ async fn several_streams_and_partitions_get_it_together_or_not_at_all() {
     let error = producer.append(batch()).await.unwrap_err();
     assert_eq!(error.unsent.len(), 10);
     for stream in ["orders", "wide", "new"] {
-        let ends = world.flow.stream(stream).await.unwrap();
+        let ends = world.flow.bounds(stream).await.unwrap();
         assert!(ends.iter().all(|bounds| bounds.end == 0), "{stream}");
     }
     let appended = producer.append(batch()).await.unwrap();
@@ -70,7 +70,7 @@ async fn several_streams_and_partitions_get_it_together_or_not_at_all() {
         .sum();
     assert_eq!(count, 10);
     for row in appended.offsets() {
-        let ends = world.flow.stream(row.stream.as_str()).await.unwrap();
+        let ends = world.flow.bounds(row.stream.as_str()).await.unwrap();
         assert_eq!(ends[row.partition as usize], row.offsets);
     }
     assert_eq!(world.faulty.count(Call::Append), 2);

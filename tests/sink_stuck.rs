@@ -241,7 +241,7 @@ async fn keys(world: &World) -> [String; 2] {
 async fn a_partition_that_is_held_for_long_holds_up_no_other() {
     let world = patient().await;
     let [zero, one] = keys(&world).await;
-    let before = world.flow.stream("orders").await.unwrap()[1].end;
+    let before = world.flow.bounds("orders").await.unwrap()[1].end;
     world.faulty.times(Call::Append, Fault::Hold, 1);
     let append = |body: String, key: &String| {
         let mut producer = world.flow.producer("orders").into_future().now_or_never();
@@ -297,7 +297,7 @@ async fn messages_without_a_key_pass_by_a_partition_that_is_held_for_long() {
 async fn none_of_a_chain_goes_beside_what_is_before_it() {
     let world = patient().await;
     let [zero, one] = keys(&world).await;
-    let before = world.flow.stream("orders").await.unwrap()[1].end;
+    let before = world.flow.bounds("orders").await.unwrap()[1].end;
     let builder = world.flow.producer("orders").batch_messages(1);
     let mut producer = builder.await.unwrap();
     world.faulty.times(Call::Append, Fault::Hold, 1);
@@ -309,7 +309,7 @@ async fn none_of_a_chain_goes_beside_what_is_before_it() {
     world.pass(BUDGET).await;
     assert_eq!(world.faulty.held(), 1);
     assert_eq!(
-        world.flow.stream("orders").await.unwrap()[1].end,
+        world.flow.bounds("orders").await.unwrap()[1].end,
         before,
         "what is behind waits"
     );
@@ -374,7 +374,7 @@ async fn producers_wait_where_too_much_waits_already() {
         soon("a flush", sink.flush()).await.unwrap();
     }
     soon("the append", append).await.unwrap();
-    let all = world.flow.stream("orders").await.unwrap()[0].end;
+    let all = world.flow.bounds("orders").await.unwrap()[0].end;
     assert_eq!(all, taken + 1);
 }
 

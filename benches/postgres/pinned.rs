@@ -207,7 +207,7 @@ impl<'a> Place<'a> {
                         appended.expect("an append");
                         postgres::commit(tx).await.expect("a commit");
                     }
-                    while flow.stream("s").await.expect("a stream")[0].end < end {
+                    while flow.bounds("s").await.expect("a stream")[0].end < end {
                         tokio::time::sleep(Duration::from_millis(1)).await;
                     }
                 }

@@ -24,7 +24,7 @@ pub(crate) async fn find(flow: &Flowstream, mut sources: Vec<Source>) -> Result<
         .filter(|source| !source.is_stdin())
         .map(|source| (source.name.clone(), source))
         .collect();
-    let bounds = flow.stream(STREAM).await?;
+    let bounds = flow.bounds(STREAM).await?;
     let (start, mut end) = (bounds[0].start, bounds[0].end);
     while end > start && !wanted.is_empty() {
         let from = end.saturating_sub(STEP).max(start);

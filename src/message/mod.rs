@@ -52,7 +52,7 @@ struct Rest {
 
 // All messages are moved a lot.
 #[cfg(target_pointer_width = "64")]
-const _: () = assert!(size_of::<Message>() <= 56);
+const _: () = assert!(size_of::<Message>() == 64);
 
 static NO_ATTRIBUTES: Attributes = Attributes::NONE;
 

@@ -338,8 +338,8 @@ impl Ledger {
             done: std::mem::take(&mut self.pending),
             attempts: self.retries.take_raised(),
         };
-        let mut done = verdicts.done.iter().map(|range| range.start);
-        debug_assert!(done.all(|offset| self.progress.is_done(offset)), "written is what is done");
+        let is_done = |range: Range<u64>| self.progress.is_done(range.start);
+        debug_assert!(verdicts.done.iter().all(is_done), "written is what is done");
         (verdicts, self.round.take())
     }
 

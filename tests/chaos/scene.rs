@@ -157,7 +157,7 @@ impl Scene {
     }
 
     pub(crate) fn end(&self) -> u64 {
-        let bounds = self.place.runtime.block_on(self.place.flow.stream(IN));
+        let bounds = self.place.runtime.block_on(self.place.flow.bounds(IN));
         bounds.map_or(0, |bounds| bounds[0].end)
     }
 

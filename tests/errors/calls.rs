@@ -36,10 +36,10 @@ pub(crate) async fn streams(listing: &mut Listing, flow: &Flowstream) {
     for (stream, partitions) in [("orders", 1), ("payments", 4), ("Borders", 1)] {
         flow.create_stream(stream, partitions).await.unwrap();
     }
-    listing.refused("stream(\"ordres\")", flow.stream("ordres").await);
+    listing.refused("stream(\"ordres\")", flow.bounds("ordres").await);
     listing.refused(
         "stream(\"nothing like it\")",
-        flow.stream("nothing like it").await,
+        flow.bounds("nothing like it").await,
     );
     listing.refused("read(\"ordres\", 0, 0)", flow.read("ordres", 0, 0).await);
     listing.refused("read(\"orders\", 9, 0)", flow.read("orders", 9, 0).await);
@@ -97,7 +97,7 @@ pub(crate) async fn streams(listing: &mut Listing, flow: &Flowstream) {
 async fn streams_and_groups() {
     let mut listing = Listing::new("Streams and groups");
     let flow = flowstream::open("memory:").await.unwrap();
-    let none = flow.stream("orders").await;
+    let none = flow.bounds("orders").await;
     listing.refused("stream(\"orders\") where there is none at all", none);
     streams(&mut listing, &flow).await;
     listing.compare();
@@ -164,7 +164,7 @@ async fn what_is_closed() {
         "a consumer after it",
         flow.consumer("orders", "billing").await,
     );
-    listing.refused("a look after it", flow.stream("orders").await);
+    listing.refused("a look after it", flow.bounds("orders").await);
     listing.compare();
 }
 

@@ -32,7 +32,7 @@ async fn files() {
     listing.refused("a file that is open already", open(&path).await);
     flow.producer("orders").await.unwrap();
     flow.close().await.unwrap();
-    let look = flow.stream("orders").await;
+    let look = flow.bounds("orders").await;
     listing.refused("a look after Flowstream::close", look);
 
     let file = std::fs::read(&path).unwrap();
@@ -67,7 +67,7 @@ async fn files() {
     drop(db);
     let flow = open(&at("row.redb")).await;
     let opened = match flow {
-        Ok(flow) => flow.stream("orders").await.map(drop),
+        Ok(flow) => flow.bounds("orders").await.map(drop),
         Err(error) => Err(error),
     };
     listing.refused("a row that is damaged", opened);

@@ -276,7 +276,7 @@ async fn streams_of_servers() {
     let database = cluster().database();
     let mut listing = listing("Streams and groups in PostgreSQL", &database);
     let flow = open(&cluster().url(&database)).await.expect("it opens");
-    let none = flow.stream("orders").await;
+    let none = flow.bounds("orders").await;
     listing.refused("stream(\"orders\") where there is none at all", none);
     calls::streams(&mut listing, &flow).await;
     listing.compare();

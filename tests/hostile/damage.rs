@@ -88,7 +88,7 @@ impl Scene {
                 self.skips.push((gap[0] + 1, gap[1]));
             }
         }
-        let answer = flow.stream(stream).await;
+        let answer = flow.bounds(stream).await;
         self.hear("stream", answer);
         let answer = flow.group(stream, "g").await;
         self.hear("group", answer);

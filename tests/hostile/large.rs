@@ -50,7 +50,7 @@ pub(crate) async fn refuse_a_gib(flow: &Flowstream) {
     let too_many: Vec<Message> = vec![Message::new(""); (1 << 20) + 1];
     let error = producer.append(too_many).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
-    assert_eq!(flow.stream("orders").await.unwrap(), [0..1]);
+    assert_eq!(flow.bounds("orders").await.unwrap(), [0..1]);
     let after = producer.append(Message::new("after")).await.unwrap();
     assert_eq!(
         after.offsets()[0].offsets.start,

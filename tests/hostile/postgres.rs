@@ -31,7 +31,7 @@ async fn whatever_comes_postgres_takes_it_or_refuses_it_and_no_name_is_in_a_stat
     let marker = "'; DROP SCHEMA hostile_marker; --";
     flow.create_stream(marker, 1).await.unwrap();
     flow.consumer(marker, marker).await.unwrap();
-    assert_eq!(flow.stream(marker).await.unwrap(), [0..0]);
+    assert_eq!(flow.bounds(marker).await.unwrap(), [0..0]);
     // Nobody is left in the middle of something.
     let stuck = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'";
     assert_eq!(cluster.psql(&database, stuck).trim(), "0");

@@ -84,7 +84,7 @@ impl Siege {
         }
         if is_good && self.logs.contains_key(&name) {
             self.count.accepted += 1;
-            let bounds = self.flow.stream(&name).await.unwrap();
+            let bounds = self.flow.bounds(&name).await.unwrap();
             assert_eq!(bounds.len(), self.logs[&name].len());
             return;
         }
@@ -113,7 +113,7 @@ impl Siege {
                 .await
                 .map(drop),
             14 if !is_good => flow.groups(&*name).await.map(drop),
-            _ => flow.stream(&name).await.map(drop),
+            _ => flow.bounds(&name).await.map(drop),
         };
         let kind = match is_good {
             true => ErrorKind::NotFound,
@@ -273,7 +273,7 @@ impl Siege {
     /// All that was accepted is there, and nothing else.
     async fn compare(&self) {
         for (stream, partitions) in &self.logs {
-            let bounds = self.flow.stream(stream).await.unwrap();
+            let bounds = self.flow.bounds(stream).await.unwrap();
             let expected: Vec<_> = partitions.iter().map(|log| 0..log.len() as u64).collect();
             assert_eq!(bounds, expected, "{stream:?}");
             for (partition, log) in (0..).zip(partitions) {

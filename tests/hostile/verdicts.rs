@@ -118,7 +118,7 @@ async fn handles_of_another_storage_commit_there() {
             }
             producer.send(message).await.unwrap();
         }
-        assert_eq!(there.flow.stream("copies").await.unwrap(), [0..8]);
+        assert_eq!(there.flow.bounds("copies").await.unwrap(), [0..8]);
         soon("the shutdown", consumer.control().shutdown()).await;
         assert_eq!(here.position("orders", "billing").await, 8);
         assert!(there.flow.groups(None).await.unwrap().is_empty());

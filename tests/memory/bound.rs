@@ -1,4 +1,4 @@
-//! The most that may be allocated, in bytes: "Memory" in `docs/design.md` has the same in words.
+//! The most that may be allocated, in bytes: "Memory" in `docs/design/memory.md` has the same in words.
 
 #[cfg(feature = "postgres")]
 use crate::place::CONNECTIONS;

@@ -1,6 +1,6 @@
 //! Memory is bounded as configured: whatever is written and read, by whom and at what pace, the bytes
 //! that this process has allocated stay below a sum of what was set (`bound.rs`, and "Memory" in
-//! `docs/design.md`). The log of each scenario is several times larger.
+//! `docs/design/memory.md`). The log of each scenario is several times larger.
 //!
 //! `cargo test --all-features --test memory -- --nocapture` prints each peak beside its bound.
 #![cfg(feature = "redb")]

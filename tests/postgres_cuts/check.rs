@@ -52,7 +52,7 @@ async fn verify(bench: &Bench, run: i32, names: &Names, book: &Book) -> Result<(
     drains(flow, names, count).await?;
     let reset = &flow.group(&names.input, "h").await.map_err(text)?[0];
     same("the group that was reset", &[reset.position()], &[3])?;
-    let bounds = &flow.stream(&names.short).await.map_err(text)?[0];
+    let bounds = &flow.bounds(&names.short).await.map_err(text)?[0];
     same("what is left", &[bounds.start, bounds.end], &[1, 2])
 }
 

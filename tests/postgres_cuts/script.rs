@@ -287,7 +287,7 @@ impl<'a> Script<'a> {
         let input = self.names.input.clone();
         let page = self.insist(async |flow| flow.read(&input, 0, 0).await);
         assert!(page.await.len() >= MESSAGES as usize);
-        let bounds = self.insist(async |flow| flow.stream(&input).await).await;
+        let bounds = self.insist(async |flow| flow.bounds(&input).await).await;
         assert!(bounds[0].end >= MESSAGES, "{bounds:?}");
         let partition = Partition {
             stream: Name::new(input).expect("a name"),
@@ -364,7 +364,7 @@ impl<'a> Script<'a> {
         let input = &self.names.input;
         let look = async || {
             let began = Instant::now();
-            while let Err(error) = client.flow.stream(input).await {
+            while let Err(error) = client.flow.bounds(input).await {
                 assert!(
                     began.elapsed() < BOUND,
                     "the pool does not recover: {error:?}"

@@ -168,5 +168,5 @@ async fn a_login_that_is_refused_meanwhile_is_tried_again() {
     eventually("it was asked some times", async || asked() > before + 2).await;
     vault.is_away.store(false, Ordering::Relaxed);
     sending.await.unwrap().expect("it is sent");
-    assert_eq!(flow.stream("orders").await.expect("bounds")[0], 0..2);
+    assert_eq!(flow.bounds("orders").await.expect("bounds")[0], 0..2);
 }

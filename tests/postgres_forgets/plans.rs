@@ -183,7 +183,7 @@ async fn what_is_appended_is_written_where_nobody_can_be_told() {
     let bodies = consuming.await.unwrap();
     assert_eq!(bodies, [b"a", b"b"]);
     eventually("the log has them", async || {
-        flow.stream("orders").await.expect("bounds")[0] == (0..2)
+        flow.bounds("orders").await.expect("bounds")[0] == (0..2)
     })
     .await;
 }

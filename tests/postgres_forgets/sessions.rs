@@ -33,7 +33,7 @@ async fn send(producer: &mut Producer) -> flowstream::Result<()> {
 async fn is_refused_once(flow: &Flowstream, switch: impl FnOnce()) {
     let mut producer = flow.producer("orders").await.expect("a producer");
     // There are some more sessions of that kind.
-    let calls = (0..6).map(|_| flow.stream("orders"));
+    let calls = (0..6).map(|_| flow.bounds("orders"));
     for call in futures::future::join_all(calls).await {
         call.expect("it can be read");
     }
@@ -367,7 +367,7 @@ async fn a_transaction_timeout_ends_the_session_and_nothing_else() {
         .await
         .unwrap();
     sending.await.unwrap().expect("nothing ended it");
-    assert_eq!(ours.stream("orders").await.expect("bounds")[0], 0..2);
+    assert_eq!(ours.bounds("orders").await.expect("bounds")[0], 0..2);
 }
 
 /// Whatever says that a session is over: it is closed, also where the session goes on.

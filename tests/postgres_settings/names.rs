@@ -33,7 +33,7 @@ async fn a_name_that_the_database_cannot_write_is_invalid_and_nothing_is_written
             refused("a producer", flow.producer(NAME).await.map(drop));
             refused("a consumer", flow.consumer(NAME, "billing").await.map(drop));
             refused("a group", flow.consumer("orders", NAME).await.map(drop));
-            refused("a look", flow.stream(NAME).await.map(drop));
+            refused("a look", flow.bounds(NAME).await.map(drop));
             refused("more partitions", flow.create_stream(NAME, 2).await);
             let both = || {
                 let there = Message::new("a").with_stream("orders").expect("a name");
@@ -46,7 +46,7 @@ async fn a_name_that_the_database_cannot_write_is_invalid_and_nothing_is_written
             refused("in a transaction", orders.append_in(&mut tx, both()).await);
             postgres::commit(tx).await.expect("it goes on");
 
-            assert_eq!(flow.stream("orders").await.expect("bounds")[0], 0..0);
+            assert_eq!(flow.bounds("orders").await.expect("bounds")[0], 0..0);
             let written = "SELECT (SELECT count(*) FROM flowstream.streams),
                 (SELECT count(*) FROM flowstream.leases), (SELECT count(*) FROM flowstream.outbox)";
             assert_eq!(

@@ -56,10 +56,10 @@ async fn a_limit_of_transactions_is_for_those_of_the_application() {
     let storage = PostgresStorage::from_pool(pool, PostgresOptions::new()).await;
     let flow = Options::new().retry_for(Duration::ZERO);
     let flow = flow.open_storage(std::sync::Arc::new(storage.expect("it opens")));
-    let before = flow.stream("orders").await.expect("bounds");
+    let before = flow.bounds("orders").await.expect("bounds");
     let error = append(&flow).await.expect_err("it takes too long");
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-    assert_eq!(flow.stream("orders").await.expect("bounds"), before);
+    assert_eq!(flow.bounds("orders").await.expect("bounds"), before);
 }
 
 /// What this server does not know is said of no connection of ours.
@@ -100,7 +100,7 @@ async fn an_idle_session_that_was_ended_is_replaced() {
     let own = options.open(&url).await.expect("it opens");
     for written in 2..5 {
         append(&of_a_pool).await.expect("it is written");
-        assert_eq!(own.stream("orders").await.expect("bounds")[0].end, written);
+        assert_eq!(own.bounds("orders").await.expect("bounds")[0].end, written);
         tokio::time::sleep(Duration::from_millis(1_200)).await;
     }
 }
@@ -128,5 +128,5 @@ async fn a_transaction_whose_session_was_ended_can_be_begun_again() {
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{limit}: {error}");
         assert!(!error.in_doubt(), "{limit}: {error}");
     }
-    assert_eq!(flow.stream("orders").await.expect("bounds")[0], 0..0);
+    assert_eq!(flow.bounds("orders").await.expect("bounds")[0], 0..0);
 }

@@ -126,7 +126,7 @@ async fn produce(flow: &Flowstream, stream: &str) -> Result<()> {
         .append(batch.into_iter().collect::<Batch>())
         .await?;
     producer.append(message(MESSAGES)?).await?;
-    let bounds = flow.stream(stream).await?;
+    let bounds = flow.bounds(stream).await?;
     let count: u64 = bounds.iter().map(|bounds| bounds.end).sum();
     ensure!(count == MESSAGES as u64 + 1, "{count} are there");
     Ok(())
@@ -204,7 +204,7 @@ async fn relay(flow: &Flowstream, stream: &str) -> Result<()> {
         .context("it does not end")??;
     control.shutdown().await;
     relaying.await??;
-    let copies = flow.stream("copies").await?;
+    let copies = flow.bounds("copies").await?;
     ensure!(
         copies.len() == 1 && copies[0] == (0..MESSAGES as u64 + 1),
         "copies at {copies:?}"
@@ -243,7 +243,7 @@ async fn outbox(flow: &Flowstream, pool: &PgPool, stream: &str) -> Result<()> {
     let positions = flow.group(stream, "shipping").await?;
     let position = positions[place.0 as usize].position();
     ensure!(position == place.1 + 1, "the position is {position}");
-    let events = flow.stream("events").await?;
+    let events = flow.bounds("events").await?;
     ensure!(events[0] == (0..2), "an event came twice");
     Ok(())
 }
@@ -274,9 +274,9 @@ fn is_transient(error: &anyhow::Error) -> bool {
 }
 
 async fn trim(flow: &Flowstream, stream: &str) -> Result<()> {
-    let end = flow.stream(stream).await?[0].end;
+    let end = flow.bounds(stream).await?[0].end;
     let start = flow.trim(stream, 0, end).await?;
-    let bounds = flow.stream(stream).await?;
+    let bounds = flow.bounds(stream).await?;
     ensure!(
         start == end && bounds[0] == (end..end),
         "trimmed to {start}: {bounds:?}"
@@ -287,7 +287,7 @@ async fn trim(flow: &Flowstream, stream: &str) -> Result<()> {
 /// What is left comes again.
 async fn reset(flow: &Flowstream, stream: &str) -> Result<()> {
     flow.reset(stream, stream, Start::Earliest).force().await?;
-    let left = flow.stream(stream).await?[1].end;
+    let left = flow.bounds(stream).await?[1].end;
     if left == 0 {
         bail!("all keys go to one partition");
     }

@@ -234,7 +234,7 @@ async fn fill_two_partitions(scene: &Scene) {
         .append((0..2 * COUNT).map(keyed).collect::<Vec<_>>())
         .await
         .unwrap();
-    let bounds = scene.calm().stream("in").await.unwrap();
+    let bounds = scene.calm().bounds("in").await.unwrap();
     assert!(bounds.iter().all(|bounds| bounds.end > 0), "{bounds:?}");
 }
 

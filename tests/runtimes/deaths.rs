@@ -417,7 +417,7 @@ impl Told {
 
 /// Of each partition of a stream; none if it is not there.
 pub(crate) async fn all_bodies(flow: &Flowstream, stream: &str) -> Vec<Vec<String>> {
-    let Ok(partitions) = flow.stream(stream).await else {
+    let Ok(partitions) = flow.bounds(stream).await else {
         return Vec::new();
     };
     let mut all = Vec::new();

@@ -185,7 +185,7 @@ impl Work {
     }
 
     async fn count(&self) -> usize {
-        let bounds = self.scene.calm().stream(self.stream).await.unwrap();
+        let bounds = self.scene.calm().bounds(self.stream).await.unwrap();
         bounds.iter().map(|bounds| bounds.end as usize).sum()
     }
 

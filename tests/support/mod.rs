@@ -185,7 +185,7 @@ pub(crate) async fn fill(flow: &Flowstream, stream: &str, count: u64) {
 /// All bodies in a partition.
 pub(crate) async fn bodies(flow: &Flowstream, stream: &str, partition: u32) -> Vec<String> {
     let mut all = Vec::new();
-    let mut from = flow.stream(stream).await.unwrap()[partition as usize].start;
+    let mut from = flow.bounds(stream).await.unwrap()[partition as usize].start;
     loop {
         let page = flow.read(stream, partition, from).await.unwrap();
         let Some((last, _)) = page.last() else {

@@ -166,13 +166,13 @@ pub(crate) async fn dropped_questions_leave_nothing_behind(harness: Arc<dyn Harn
     let delivery = rig.expect(&mut consumer, 0..1).await.remove(0);
     delivery.commit().await.expect("a commit");
     for times in 0..POLLS {
-        polls(times, rig.stream("orders")).await;
+        polls(times, rig.bounds("orders")).await;
         polls(times, rig.group("orders", "billing")).await;
         polls(times, rig.read("orders", 0, 2)).await;
         polls(times, rig.trim("orders", 0, 1)).await;
     }
     let start = rig.trim("orders", 0, 1).await.expect("a trim");
-    let ends = rig.stream("orders").await.expect("where the log ends");
+    let ends = rig.bounds("orders").await.expect("where the log ends");
     assert_eq!((start, ends), (1, vec![1..8]));
     let page = rig.read("orders", 0, 0).await.expect("a page");
     assert!(

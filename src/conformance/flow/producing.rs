@@ -27,7 +27,7 @@ pub(crate) async fn what_was_flushed_is_in_the_log(harness: Arc<dyn Harness>) {
         let all: Vec<u64> = (0..sent).collect();
         assert_eq!(rig.numbers("orders").await, all, "all of it, in order");
     }
-    let ends = rig.stream("orders").await.expect("where the log ends");
+    let ends = rig.bounds("orders").await.expect("where the log ends");
     assert_eq!(ends, [0..sent]);
 }
 

@@ -1,6 +1,5 @@
 //! Group commit: all requests that wait, in one transaction.
 
-
 use ::redb::{Database, ReadableDatabase};
 
 use super::cache::WriterCache;

@@ -6,8 +6,8 @@
 
 use std::mem;
 use std::path::PathBuf;
-use std::sync::{PoisonError, RwLock};
 use std::sync::atomic::AtomicBool;
+use std::sync::{PoisonError, RwLock};
 
 use ::redb::{Database, ReadTransaction, ReadableDatabase};
 
