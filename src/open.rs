@@ -7,6 +7,8 @@ use std::time::Duration;
 #[cfg(any(feature = "redb", feature = "postgres"))]
 use crate::clock::SystemClock;
 use crate::context::Context;
+#[cfg(not(all(feature = "redb", feature = "postgres")))]
+use crate::error::ErrorKind;
 use crate::error::{Error, Result};
 use crate::flowstream::Flowstream;
 use crate::options::Options;
@@ -152,7 +154,7 @@ impl Options {
     #[cfg(not(feature = "postgres"))]
     async fn open_postgres(self, _: &str) -> Result<Flowstream> {
         Err(Error::new(
-            crate::ErrorKind::Unsupported,
+            ErrorKind::Unsupported,
             "PostgreSQL is a feature of the crate flowstream, and it is off: in Cargo.toml, add \
              features = [\"postgres\"] to flowstream, as in flowstream = { version = \"0.1\", features = \
              [\"postgres\"] }",
@@ -162,7 +164,7 @@ impl Options {
     #[cfg(not(feature = "redb"))]
     async fn open_redb(self, _: &str) -> Result<Flowstream> {
         Err(Error::new(
-            crate::ErrorKind::Unsupported,
+            ErrorKind::Unsupported,
             "redb is a feature of the crate flowstream, and it is off: in Cargo.toml, add features = \
              [\"redb\"] to flowstream, or take default-features = false away",
         ))

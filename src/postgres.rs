@@ -246,9 +246,11 @@ fn transactions(storage: &Arc<dyn Storage>) -> Result<&Arc<Transactions>> {
 }
 
 mod sealed {
+    use super::{Commit, Delivery, Producer};
+
     pub trait Sealed {}
 
-    impl Sealed for crate::Producer {}
-    impl Sealed for crate::Delivery {}
-    impl Sealed for crate::Commit {}
+    impl Sealed for Producer {}
+    impl Sealed for Delivery {}
+    impl Sealed for Commit {}
 }

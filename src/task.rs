@@ -113,17 +113,17 @@ pub(crate) fn revive<W: Work>(work: &Arc<W>, runtime: &Handle) {
 }
 
 fn start<W: Work>(work: &Arc<W>, runtime: &Handle) {
-    runtime.spawn(Task::new(work.clone(), runtime.id()));
+    runtime.spawn(OnDemandTask::new(work.clone(), runtime.id()));
 }
 
 /// Its fields are dropped in this order: it is said first that no task runs any more, so that whoever is
 /// answered by the end of the future may wake another one.
-struct Task<W: Work> {
+struct OnDemandTask<W: Work> {
     running: Running<W>,
     future: BoxFuture<'static, ()>,
 }
 
-impl<W: Work> Task<W> {
+impl<W: Work> OnDemandTask<W> {
     fn new(work: Arc<W>, runtime: runtime::Id) -> Self {
         let running = Running {
             work: work.clone(),
@@ -135,7 +135,7 @@ impl<W: Work> Task<W> {
     }
 }
 
-impl<W: Work> Future for Task<W> {
+impl<W: Work> Future for OnDemandTask<W> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -217,7 +217,7 @@ mod models {
     fn hand_in(work: &Arc<Counter>, runtime: runtime::Id) -> Option<thread::JoinHandle<()>> {
         *work.waiting.lock() += 1;
         work.on_demand.wake().then(|| {
-            let task = Task::new(work.clone(), runtime);
+            let task = OnDemandTask::new(work.clone(), runtime);
             thread::spawn(move || match thread_rng().gen_bool(0.3) {
                 true => drop(task),
                 false => block_on(task),

@@ -51,7 +51,7 @@ use pipeline::{Kind, Pipeline};
 /// [`take_unsent`](Self::take_unsent) gives them back instead. So after an error of `send`, do not
 /// send the same message again: it is still here.
 ///
-/// All producers of a [`Flowstream`] share a queue of 16 MiB: while more waits for the storage,
+/// All producers of a [`Flowstream`](crate::Flowstream) share a queue of 16 MiB: while more waits for the storage,
 /// `poll_ready` of a full sink is pending, and so is `append`.
 ///
 /// # Cancel safety

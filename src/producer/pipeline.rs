@@ -32,7 +32,7 @@ pub(super) struct Pipeline {
     stream: Name,
     runtime: Handle,
     sequence: Sequence,
-    state: State,
+    state: ProducerState,
     /// At most [`IN_FLIGHT`], in order.
     in_flight: VecDeque<Sent>,
     /// What goes before the buffer, one by one: what came back, and a buffer that left because a message
@@ -41,7 +41,7 @@ pub(super) struct Pipeline {
 }
 
 /// How a producer goes on.
-enum State {
+enum ProducerState {
     /// What is accepted is sent.
     Flowing,
     /// Something was not written. Nothing is sent until what is behind it has come back as well.
@@ -83,7 +83,7 @@ impl Pipeline {
             stream,
             runtime,
             sequence: Sequence::new(),
-            state: State::Flowing,
+            state: ProducerState::Flowing,
             in_flight: VecDeque::new(),
             waiting: VecDeque::new(),
         }
@@ -94,7 +94,7 @@ impl Pipeline {
         let (context, runtime) = (self.context.clone(), self.runtime.clone());
         let mut another = Self::new(context, self.stream.clone(), runtime);
         if self.is_closed() {
-            another.state = State::Closed;
+            another.state = ProducerState::Closed;
         }
         another
     }
@@ -110,17 +110,17 @@ impl Pipeline {
 
     #[inline]
     pub(super) fn is_closed(&self) -> bool {
-        matches!(self.state, State::Closed)
+        matches!(self.state, ProducerState::Closed)
     }
 
     pub(super) fn close(&mut self) {
         debug_assert!(self.is_drained(), "only what is durable is closed");
         debug_assert!(!self.is_unwinding(), "all that came back was told");
-        self.state = State::Closed;
+        self.state = ProducerState::Closed;
     }
 
     fn is_unwinding(&self) -> bool {
-        matches!(self.state, State::Unwinding(_))
+        matches!(self.state, ProducerState::Unwinding(_))
     }
 
     /// Whether so much is under way, or waits, that the buffer cannot leave soon.
@@ -146,8 +146,8 @@ impl Pipeline {
     /// The messages that are in it and not under way.
     pub(super) fn kept_messages(&self) -> usize {
         let returned = match &self.state {
-            State::Unwinding(unwinding) => Some(&unwinding.returned),
-            State::Flowing | State::Closed => None,
+            ProducerState::Unwinding(unwinding) => Some(&unwinding.returned),
+            ProducerState::Flowing | ProducerState::Closed => None,
         };
         let kept = self.waiting.iter().chain(returned.into_iter().flatten());
         kept.map(Batch::len).sum()
@@ -166,7 +166,7 @@ impl Pipeline {
     /// Whether the next batch may leave.
     fn may_send(&self) -> bool {
         let is_behind_append = self.in_flight.back().is_some_and(|it| !it.is_buffer());
-        matches!(self.state, State::Flowing)
+        matches!(self.state, ProducerState::Flowing)
             && !is_behind_append
             && self.in_flight.len() < IN_FLIGHT
             && self.context.appender().has_room()
@@ -190,7 +190,10 @@ impl Pipeline {
     }
 
     pub(super) fn submit(&mut self, batch: Batch, kind: Kind, deadline: Duration) {
-        debug_assert!(matches!(self.state, State::Flowing), "nothing goes between");
+        debug_assert!(
+            matches!(self.state, ProducerState::Flowing),
+            "nothing goes between"
+        );
         debug_assert!(self.in_flight.len() < IN_FLIGHT);
         if self.in_flight.is_empty() && self.sequence.is_broken() {
             self.sequence = Sequence::new();
@@ -258,9 +261,9 @@ impl Pipeline {
     /// A batch came back: nothing is sent until what is behind it has come back as well.
     fn unwind(&mut self, unsent: Unsent) {
         if self.state.is_flowing() {
-            self.state = State::Unwinding(Unwinding::default());
+            self.state = ProducerState::Unwinding(Unwinding::default());
         }
-        let State::Unwinding(unwinding) = &mut self.state else {
+        let ProducerState::Unwinding(unwinding) = &mut self.state else {
             debug_assert!(false, "nothing is under way of a producer that is closed");
             return;
         };
@@ -280,7 +283,9 @@ impl Pipeline {
     /// All has come back: it goes before what waits. The error, if there is one to tell.
     fn rewind(&mut self) -> Result<()> {
         debug_assert!(self.in_flight.is_empty(), "all has come back");
-        let State::Unwinding(unwinding) = std::mem::replace(&mut self.state, State::Flowing) else {
+        let ProducerState::Unwinding(unwinding) =
+            std::mem::replace(&mut self.state, ProducerState::Flowing)
+        else {
             return Ok(());
         };
         let mut returned = unwinding.returned;
@@ -290,7 +295,7 @@ impl Pipeline {
     }
 }
 
-impl State {
+impl ProducerState {
     fn is_flowing(&self) -> bool {
         matches!(self, Self::Flowing)
     }

@@ -72,7 +72,7 @@ impl Commit {
         }
     }
 
-    /// Not done: to be delivered again after this time, with [`Delivery::attempt`] one higher; or
+    /// Not done: to be delivered again after this time, with [`Delivery::attempt`](crate::Delivery::attempt) one higher; or
     /// to be moved to the dead letters, at once, if that would be more than
     /// [`max_attempts`](crate::ConsumerBuilder::max_attempts). It may be called again and again.
     ///
@@ -107,7 +107,7 @@ impl Commit {
         self.offset
     }
 
-    /// The epoch: see [`Delivery::epoch`].
+    /// The epoch: see [`Delivery::epoch`](crate::Delivery::epoch).
     pub fn epoch(&self) -> u64 {
         self.session().lease().epoch
     }

@@ -134,10 +134,6 @@ impl Session {
         &self.lease
     }
 
-    pub(crate) fn storage(&self) -> &Arc<dyn Storage> {
-        &self.storage
-    }
-
     pub(crate) fn is_of(&self, storage: &Arc<dyn Storage>) -> bool {
         Arc::ptr_eq(&self.storage, storage)
     }

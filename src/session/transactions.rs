@@ -1,9 +1,16 @@
 //! The part of a session that is about commits that stand in a transaction of the application.
 
+use std::sync::Arc;
+
 use super::Session;
 use super::phase::Phase;
+use crate::storage::Storage;
 
 impl Session {
+    pub(crate) fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
+    }
+
     /// The commit of this message stands in a transaction from now on, or is about to (`None`); gives the
     /// one in which it stood before.
     pub(crate) fn join_transaction(&self, offset: u64, transaction: Option<u64>) -> Option<u64> {

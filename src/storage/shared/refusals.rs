@@ -1,9 +1,7 @@
 //! How refusals read: once for all storages of this crate.
 
 use crate::error::{Error, ErrorKind};
-#[cfg(feature = "postgres")]
-use crate::storage::Id;
-use crate::storage::{Group, Lease, Partition};
+use crate::storage::{Group, Id, Lease, Partition};
 use crate::suggest::did_you_mean;
 
 /// How many names before and behind a missing one are looked at, for those that come near: a bound on
