@@ -121,7 +121,7 @@ impl Error {
         self.0.in_doubt
     }
 
-    /// The same failure for another of those who waited for it. The source is shared.
+    /// This failure, for another of those who waited for it. The source is shared.
     pub(crate) fn share(&self) -> Self {
         Self(Box::new(Parts {
             kind: self.0.kind,
@@ -131,7 +131,7 @@ impl Error {
         }))
     }
 
-    /// The same failure for one that waited behind, and was not tried.
+    /// This failure without the doubt, for one that waited behind and was not tried.
     pub(crate) fn share_undoubted(&self) -> Self {
         let mut shared = self.share();
         shared.0.in_doubt = false;

@@ -226,7 +226,7 @@ fn unknown_scheme(url: &str, scheme: &str) -> Error {
     })
 }
 
-/// As other clients of PostgreSQL take it.
+/// Whether it is a connection string of `key=value` pairs, as other clients of PostgreSQL take it.
 fn is_key_value(url: &str) -> bool {
     let before = url.split_once('=').map(|(key, _)| key.trim());
     before.is_some_and(|key| {

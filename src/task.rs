@@ -151,7 +151,7 @@ impl<W: Work> Future for OnDemandTask<W> {
     }
 }
 
-/// That a task runs. Dropped before its end, its runtime has ended.
+/// Says that a task runs. Dropped before its end, its runtime has ended.
 struct Running<W: Work> {
     work: Arc<W>,
     runtime: runtime::Id,

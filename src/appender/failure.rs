@@ -18,7 +18,7 @@ impl Failure {
         drop(former);
     }
 
-    /// The same error, for one that was not tried.
+    /// The error of the last call, for a request that was not tried.
     pub(super) fn get(&self) -> Option<Error> {
         self.last().as_ref().map(Error::share)
     }

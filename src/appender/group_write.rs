@@ -21,8 +21,8 @@ use crate::storage::{Append, Id, Partition, Ranges, Storage};
 /// A group write takes no more once it has so many bytes.
 const FULL_BYTES: usize = 4 << 20;
 const FULL_MESSAGES: usize = 1 << 16;
-/// And no second batch in a row of the same producer: that one is better sent while this group write is
-/// under way. What is shorter costs less together than one after the other.
+/// With so many bytes it takes no second batch in a row of the same producer: that one is better sent
+/// while this one is under way. What is shorter costs less together than one after the other.
 const ENOUGH_BYTES: usize = 64 << 10;
 
 /// Append requests, gathered: all messages that go to one partition share one row.

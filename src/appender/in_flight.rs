@@ -29,7 +29,7 @@ pub(super) struct InFlight<'a> {
     unknown: Vec<Name>,
     /// The sequences of what is in it, by their addresses.
     sequences: Few<usize>,
-    /// The same, to look things up in: few are ever asked.
+    /// Targets, streams and sequences as sets to look things up in: few are ever asked.
     sets: OnceCell<Box<Sets>>,
     pub(super) work: Pin<Box<dyn Future<Output = ()> + Send + 'a>>,
 }

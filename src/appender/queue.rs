@@ -186,7 +186,7 @@ impl Queue {
         self.remove_all(places)
     }
 
-    /// The same of those that wait until a look may begin for them.
+    /// Takes out, of the requests that wait until a look may begin for them, those whose time is over.
     pub(super) fn take_overdue_looks(&mut self, now: Duration) -> Vec<AppendRequest> {
         let waiting = self.aside.range(..(A_LOOK + 1, 0));
         let places = overdue(waiting.map(|(_, (request, _))| request), now);

@@ -12,7 +12,7 @@ use crate::session::{Commit, Session};
 use crate::storage::Storage;
 
 impl GroupWrite {
-    /// The same without what came from these leases.
+    /// This group write without what came from these leases.
     pub(super) fn without(
         mut self,
         leases: &[usize],
@@ -62,7 +62,7 @@ impl GroupWrite {
         rest
     }
 
-    /// The same without what is behind a batch that failed, and without what nobody wants.
+    /// This group write without what is behind a batch that failed, and without what nobody wants.
     pub(super) fn without_failed(mut self, routing: &Routing, storage: &Arc<dyn Storage>) -> Self {
         let mut rest = Self::default();
         for request in self.take_all() {
@@ -79,12 +79,12 @@ impl GroupWrite {
         requests.any(|it| it.sequence.is_broken() || it.is_unwanted())
     }
 
-    /// The same under a new id.
+    /// This group write under a new id.
     pub(super) fn again(self, routing: &Routing, storage: &Arc<dyn Storage>) -> Self {
         self.without(&[], routing, storage)
     }
 
-    /// The same, each batch on its own.
+    /// The batches of this group write, each in one of its own.
     pub(super) fn split(mut self, routing: &Routing, storage: &Arc<dyn Storage>) -> Vec<Self> {
         let alone = |request| {
             let mut alone = Self::default();

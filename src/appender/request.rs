@@ -229,7 +229,7 @@ impl Ticket {
         answer.map(|answer| answer.expect("an append request answers before it is gone"))
     }
 
-    /// The same unit once more.
+    /// A request for the same unit once more, with its ticket.
     pub(super) fn again(&self, stream: Name, batch: Batch) -> (AppendRequest, Self) {
         let sequence = Sequence::new();
         match self.is_kept {

@@ -85,7 +85,7 @@ impl Rows {
         self.all.iter().map(|row| &row.partition)
     }
 
-    /// As the storage gets them.
+    /// The rows as the storage gets them.
     pub(super) fn seal(self) -> Vec<Row> {
         let rows = self.all.into_iter();
         // A row is made for its first message: there is none without.

@@ -30,9 +30,9 @@ pub(super) struct AppenderShared {
     /// Taken before the lock of a sequence. Requests are answered, and dropped, outside of it.
     queue: Mutex<Queue>,
     pub(super) on_demand: OnDemand,
-    /// Of attempts to write.
+    /// The error of the last attempt to write, if that failed.
     pub(super) failure: Failure,
-    /// Of looks at the storage.
+    /// The error of the last look at the storage, if that failed.
     pub(super) look_failure: Failure,
     /// Something was handed in.
     pub(super) arrived: Notify,

@@ -21,11 +21,11 @@ use crate::task::{OnDemand, Work};
 
 /// What needs nothing of a group write that takes longer goes beside it.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// And then what needs the same makes way for what may arrive.
+/// After so long, also what needs the same as a group write that takes long makes way for what may arrive.
 const MOST_PATIENCE: Duration = Duration::from_secs(1);
 /// So many group writes are under way at most.
 const MOST_GROUP_WRITES: usize = 8;
-/// And so many looks.
+/// So many looks at the storage are under way at most.
 const MOST_LOOKS: usize = 8;
 
 impl Work for AppenderShared {
@@ -207,7 +207,7 @@ impl<'a> Writer<'a> {
         self.in_flight.push_back(one);
     }
 
-    /// Those that waited for others to end.
+    /// Begins looks for requests that waited until others had ended.
     fn begin_looks(&mut self) {
         while self.looks() < MOST_LOOKS {
             let first = self.shared.queue().pop_for_a_look();

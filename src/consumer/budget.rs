@@ -26,7 +26,7 @@ pub(super) struct Budget {
 pub(super) struct Charge {
     budget: Arc<Budget>,
     bytes: usize,
-    /// Of these, what is free already and not said yet.
+    /// How many of the bytes are free already, which was not said yet.
     unsaid: usize,
     reading: Option<OwnedSemaphorePermit>,
 }

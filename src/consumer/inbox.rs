@@ -22,7 +22,7 @@ pub(super) enum Event {
 #[derive(Debug)]
 pub(super) struct Inbox {
     places: Mutex<Places>,
-    /// Of each partition: there is room for what follows.
+    /// One a partition: told once there is room for what follows.
     room: Box<[Notify]>,
 }
 
@@ -34,7 +34,7 @@ struct Places {
     is_closed: bool,
 }
 
-/// Of one partition.
+/// What one partition has for the consumer.
 #[derive(Debug, Default)]
 struct Place {
     begun: Option<Chunk>,
@@ -142,7 +142,7 @@ impl Inbox {
         self.next()
     }
 
-    /// Not now: what is left of it, for its next turn.
+    /// Puts what is left of a chunk aside for the next turn of its partition.
     pub(super) fn put_back(&self, chunk: Chunk) {
         let partition = chunk.partition();
         let mut places = self.places();
@@ -155,7 +155,7 @@ impl Inbox {
         drop(refused);
     }
 
-    /// Those that were paused get their turns again.
+    /// The partitions that were paused get their turns again.
     pub(super) fn resume(&self) {
         let mut places = self.places();
         for partition in 0..places.all.len() {

@@ -36,7 +36,7 @@ pub(crate) struct ConsumerShared {
     waker: Mutex<Option<Waker>>,
     inbox: Inbox,
     budget: Arc<Budget>,
-    /// Of each read.
+    /// What one read is to give, in bytes.
     share: usize,
     /// Messages to deliver again, before all others.
     again: Mutex<Option<Chunk>>,
@@ -49,7 +49,8 @@ pub(crate) struct ConsumerShared {
 }
 
 impl ConsumerShared {
-    /// Of so many partitions; `prefetch` is what they may have read ahead together, in bytes.
+    /// What a consumer of so many partitions shares; `prefetch` is what they may have read ahead
+    /// together, in bytes.
     pub(super) fn new(context: Arc<Context>, partitions: usize, prefetch: usize) -> Self {
         Self {
             context,

@@ -42,7 +42,7 @@ impl Status {
         matches!(self, Self::Paused { .. })
     }
 
-    /// Of the lease with this epoch.
+    /// The status of a consumer that has the lease with this epoch.
     pub(super) fn of(epoch: u64, pause: Option<Pause>) -> Self {
         match pause {
             Some(why) => Self::Paused { epoch, why },

@@ -77,7 +77,7 @@ impl Message {
 
     /// The body.
     ///
-    /// That of a delivery is a slice of its batch, and keeps the whole batch in memory for as long
+    /// The body of a delivery is a slice of its batch, and keeps the whole batch in memory for as long
     /// as it lives: see [`compact`](Self::compact).
     pub fn body(&self) -> &Bytes {
         &self.body

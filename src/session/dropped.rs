@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::ranges::Ranges;
 
-/// Those of one lease.
+/// What was dropped of one lease.
 #[derive(Debug, Default)]
 pub(super) struct Dropped {
     offsets: Ranges,
@@ -14,7 +14,7 @@ pub(super) struct Dropped {
     /// One more than the greatest offset whose handle went since the last look.
     gone_to: u64,
     ages: Ages,
-    /// Of those among them that are holes.
+    /// The ages of those of the offsets that are holes.
     hole_ages: Ages,
 }
 
@@ -127,7 +127,7 @@ struct Ages(VecDeque<Age>);
 struct Age {
     /// The first of them was seen then.
     first: Duration,
-    /// And the last.
+    /// The last of the offsets was seen then.
     last: Duration,
     offsets: Ranges,
 }

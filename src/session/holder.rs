@@ -40,7 +40,7 @@ pub(crate) trait LeaseHolder: fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub(crate) struct Holding {
     pub(crate) holder: Arc<dyn LeaseHolder>,
-    /// Of the holder's partitions, the one of the lease.
+    /// Which of the holder's partitions the lease is of, counted from 0.
     pub(crate) partition: usize,
     /// Where messages go that cannot be done; `None` if no name would do.
     pub(crate) dead_letters: Option<Name>,

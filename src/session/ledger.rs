@@ -18,9 +18,9 @@ const PUT_OFF: Duration = Duration::from_millis(50);
 /// What a commit says of the messages before its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Extent {
-    /// Nothing.
+    /// It says nothing of the messages before its own.
     This,
-    /// That they are done as well.
+    /// It says that all messages before its own are done as well.
     Through,
 }
 
@@ -29,7 +29,7 @@ pub(crate) enum Extent {
 pub(super) struct Ledger {
     /// All that is done, written or not.
     progress: Progress,
-    /// As it was when the lease began: the position, and how many are done beyond it.
+    /// How it stood when the lease began: the position, and how many are done beyond it.
     began_with: (u64, u64),
     /// Done and to be written.
     pending: Ranges,

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::ranges::Ranges;
 
-/// Of one lease. A message that is here is neither done nor dropped.
+/// The open transactions that commits of one lease stand in. A message that is here is neither done nor dropped.
 #[derive(Debug, Default)]
 pub(super) struct OpenTransactions {
     open: BTreeMap<u64, Open>,

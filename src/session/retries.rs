@@ -14,16 +14,16 @@ const MAX_COUNTED: usize = 1000;
 pub(super) struct Retries {
     /// How often, before the delivery that is out or comes next.
     begun: BTreeMap<u64, u32>,
-    /// Those whose count the storage does not know yet.
+    /// The messages whose count the storage does not know yet.
     raised: BTreeSet<u64>,
     /// To be delivered again, or to be moved away; not handed out before.
     scheduled: BTreeSet<u64>,
     /// When, for those that are to be delivered again.
     due: BTreeSet<(Duration, u64)>,
     due_at: BTreeMap<u64, Duration>,
-    /// Of what is scheduled: begun as often as they may be.
+    /// The scheduled messages that were begun as often as they may be.
     exhausted: BTreeSet<u64>,
-    /// Of what is scheduled: on their way to the dead letters.
+    /// The scheduled messages that are on their way to the dead letters.
     moving: BTreeSet<u64>,
 }
 
@@ -98,14 +98,14 @@ impl Retries {
         self.raised.insert(offset);
     }
 
-    /// Not before this time.
+    /// The message comes again not before this time.
     pub(super) fn put_off(&mut self, offset: u64, due: Duration) {
         self.not_due(offset);
         self.due.insert((due, offset));
         self.due_at.insert(offset, due);
     }
 
-    /// It does not come by itself any more.
+    /// The message does not come again by itself any more.
     fn not_due(&mut self, offset: u64) {
         if let Some(due) = self.due_at.remove(&offset) {
             self.due.remove(&(due, offset));
@@ -117,7 +117,7 @@ impl Retries {
         self.due.first().map(|(due, _)| *due)
     }
 
-    /// Those whose time has come. They stay scheduled until they are handed out.
+    /// The messages whose time has come. They stay scheduled until they are handed out.
     pub(super) fn take_due(&mut self, now: Duration) -> Ranges {
         let due = self.due.extract_if(..=(now, u64::MAX), |_| true);
         let offsets: BTreeSet<u64> = due.map(|(_, offset)| offset).collect();

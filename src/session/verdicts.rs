@@ -104,7 +104,8 @@ impl Session {
         }
     }
 
-    /// Not under the lock: whoever watches the status is woken.
+    /// Tells the holder, and the log, that the partition is paused or goes on. Not under the lock: whoever
+    /// watches the status is woken.
     #[cold]
     fn tell_pause(&self, change: Change, held: Option<u64>) {
         let (holder, group) = (self.holder(), &self.lease.group);

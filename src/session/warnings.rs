@@ -15,7 +15,7 @@ pub(super) const MANY: u64 = 1000;
 /// What was said already of what holds a lease up.
 #[derive(Debug, Default)]
 pub(super) struct Told {
-    /// That nothing is said of anything.
+    /// Whether it was told that nothing is said of any delivery.
     pub(super) silence: AtomicBool,
     /// Which delivery that is held keeps others waiting: one more than its offset.
     pub(super) held: AtomicU64,

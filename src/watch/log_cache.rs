@@ -17,7 +17,7 @@ use crate::sync::{Mutex, MutexGuard};
 pub(crate) struct LogCache {
     me: Weak<Self>,
     segment: Mutex<Segment>,
-    /// Of those who want what follows one reads, and the others wait.
+    /// Whoever has it reads what follows, for all others who want it and wait.
     permit: tokio::sync::Mutex<()>,
     budget: Arc<CacheBudget>,
 }
@@ -31,7 +31,7 @@ pub(crate) struct CacheBudget(Mutex<KeptBatches>);
 struct KeptBatches {
     max_bytes: usize,
     bytes: usize,
-    /// As they came; some may be gone by now.
+    /// The batches in the order in which they came; some may be gone by now.
     order: VecDeque<Kept>,
 }
 
@@ -48,7 +48,7 @@ pub(crate) type ReadPermit<'a> = tokio::sync::MutexGuard<'a, ()>;
 
 #[derive(Debug, Default)]
 struct Segment {
-    /// Of the storage that it was read from; `None` while nothing is known.
+    /// The incarnation of the storage that it was read from; `None` while nothing is known.
     incarnation: Option<u64>,
     /// Changes when it begins anew.
     version: u64,
@@ -68,7 +68,7 @@ pub(crate) struct SegmentMark {
 #[derive(Debug, PartialEq)]
 pub(crate) enum Next {
     Batches(Vec<StoredBatch>),
-    /// Not here yet: the segment ends there.
+    /// Nothing yet: the segment ends at this offset.
     End,
     /// Only the storage knows.
     Elsewhere,
@@ -125,7 +125,7 @@ impl LogCache {
         }
     }
 
-    /// As a [read](crate::storage::Storage::read) from this offset, for whoever was given a lease in
+    /// What a [read](crate::storage::Storage::read) from this offset would give whoever has a lease of
     /// this incarnation of the storage.
     pub(crate) fn next(&self, incarnation: u64, from: u64, max_bytes: usize) -> Next {
         let segment = self.segment();
@@ -245,7 +245,7 @@ impl Segment {
         self.batches.front().map_or(self.end, |it| it.base_offset)
     }
 
-    /// Of the first batch that ends behind this offset. Looked for from the end, where most read, in
+    /// The place of the first batch that ends behind this offset. It is looked for from the end, where most read, in
     /// steps that double. (Exponential search: Bentley and Yao, 1976.)
     fn position(&self, offset: u64) -> usize {
         let ends = |at: usize| self.batches[at].offsets().end <= offset;

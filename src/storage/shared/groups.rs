@@ -73,7 +73,7 @@ impl StoredGroup {
         self.advance(&verdicts.done);
     }
 
-    /// As a commit that comes with an append.
+    /// Counts these as done, as a commit does that comes with an append.
     pub(in crate::storage) fn advance(&mut self, done: &Ranges) {
         self.generation += 1;
         self.progress.merge(done);
