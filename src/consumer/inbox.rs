@@ -87,10 +87,13 @@ impl Inbox {
         refused.is_none()
     }
 
-    /// Lets go of what a partition has.
+    /// Lets go of what a partition has, and of its turn.
     pub(super) fn clear(&self, partition: usize) {
-        let gone = std::mem::take(&mut self.places().all[partition]);
-        // Its turn, if it has one, finds nothing.
+        let gone = {
+            let mut places = self.places();
+            places.ready.retain(|ready| *ready != partition);
+            std::mem::take(&mut places.all[partition])
+        };
         self.room[partition].notify_one();
         drop(gone);
     }
