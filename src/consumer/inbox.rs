@@ -250,3 +250,23 @@ impl Place {
         [begun, next]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each lease that ended before its messages were polled left a turn behind.
+    #[test]
+    fn a_partition_that_is_cleared_loses_its_turn() {
+        let inbox = Inbox::new(2);
+        for _ in 0..10 {
+            assert!(inbox.give(0, Event::Error(Error::closed("over"))));
+            inbox.clear(0);
+        }
+        assert!(inbox.give(1, Event::Error(Error::closed("over"))));
+        assert!(inbox.give(0, Event::Error(Error::closed("over"))));
+        assert_eq!(inbox.places().ready, [1, 0]);
+        assert!(inbox.next().is_some() && inbox.next().is_some());
+        assert!(inbox.next().is_none());
+    }
+}
