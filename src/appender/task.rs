@@ -38,40 +38,37 @@ impl Work for AppenderShared {
     }
 
     fn ended(&self, with: Option<runtime::Id>) {
-        let left = match with {
-            None => Vec::new(),
-            Some(runtime) => {
+        if let Some(runtime) = with {
+            let left = {
                 let mut queue = self.queue();
                 queue.ended = Some(runtime);
                 queue.drain()
-            }
-        };
-        if !left.is_empty() {
+            };
             self.freed.notify_waiters();
+            // Each of them is answered.
+            drop(left);
         }
         self.rested.notify_waiters();
-        // Each of them is answered.
-        drop(left);
     }
 }
 
 /// A panic fails what was under way, and nothing that waits.
 async fn serve(shared: Arc<AppenderShared>) {
     loop {
-        let mut writer = Writer::new(&shared);
-        let has_ended = unwound(pin!(writer.run())).await;
+        let mut task = AppendTask::new(&shared);
+        let has_ended = unwound(pin!(task.run())).await;
         if has_ended.is_ok() {
             return;
         }
         // All that was under way is answered.
-        drop(writer);
+        drop(task);
         tracing::error!("the task that appends panicked, and goes on with what waits");
         shared.queue().release_all();
     }
 }
 
 /// Writes what is handed in.
-struct Writer<'a> {
+struct AppendTask<'a> {
     shared: &'a AppenderShared,
     /// How many group writes to one partition may be under way at once.
     depth: usize,
@@ -84,7 +81,7 @@ struct Writer<'a> {
     patience: Option<BoxFuture<'static, ()>>,
 }
 
-/// What a [`Writer`] waits for.
+/// What an [`AppendTask`] waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Event {
     Landed,
@@ -93,7 +90,7 @@ enum Event {
     TookLong,
 }
 
-impl<'a> Writer<'a> {
+impl<'a> AppendTask<'a> {
     fn new(shared: &'a AppenderShared) -> Self {
         Self {
             shared,
@@ -176,26 +173,26 @@ impl<'a> Writer<'a> {
         if let Some(number) = request.sequence.is_behind() {
             return Some(number);
         }
-        let mut before = self.find_flight_before(request);
+        let mut before = self.find_in_flight_before(request);
         // Messages without a key may go somewhere else.
         for _ in 0..MOST_GROUP_WRITES {
             if before.is_none() || !self.next.is_empty() {
                 break;
             }
             self.next.pass_turn();
-            before = self.find_flight_before(request);
+            before = self.find_in_flight_before(request);
         }
         before
     }
 
-    fn find_flight_before(&mut self, request: &AppendRequest) -> Option<u64> {
-        if !self.in_flight.iter().any(|one| one.is_aside) {
+    fn find_in_flight_before(&mut self, request: &AppendRequest) -> Option<u64> {
+        if !self.in_flight.iter().any(|it| it.is_aside) {
             return None;
         }
         let turn = self.next.turn();
-        let mut aside = self.in_flight.iter().filter(|one| one.is_aside);
-        let before = aside.find(|one| one.is_before(request, self.shared, turn));
-        before.map(|one| one.number)
+        let mut aside = self.in_flight.iter().filter(|it| it.is_aside);
+        let before = aside.find(|it| it.is_before(request, self.shared, turn));
+        before.map(|it| it.number)
     }
 
     fn look(&mut self, request: AppendRequest) {
@@ -203,8 +200,8 @@ impl<'a> Writer<'a> {
             return self.shared.queue().set_aside(request, A_LOOK);
         }
         let number = self.number();
-        let one = InFlight::look(self.shared, number, request);
-        self.in_flight.push_back(one);
+        let look = InFlight::look(self.shared, number, request);
+        self.in_flight.push_back(look);
     }
 
     /// Begins looks for requests that waited until others had ended.
@@ -221,7 +218,7 @@ impl<'a> Writer<'a> {
 
     /// The group writes that are in the way of the next one.
     fn usual(&self) -> impl DoubleEndedIterator<Item = &InFlight<'a>> {
-        self.in_flight.iter().filter(|one| !one.is_aside)
+        self.in_flight.iter().filter(|it| !it.is_aside)
     }
 
     fn looks(&self) -> usize {
@@ -250,8 +247,8 @@ impl<'a> Writer<'a> {
         }
         let group_write = std::mem::take(&mut self.next);
         let number = self.number();
-        let one = InFlight::write(shared, number, group_write, before);
-        self.in_flight.push_back(one);
+        let write = InFlight::write(shared, number, group_write, before);
+        self.in_flight.push_back(write);
         self.patience = None;
         true
     }
@@ -274,7 +271,7 @@ impl<'a> Writer<'a> {
         let mut arrived = pin!(shared.arrived.notified());
         let mut failed = pin!(shared.failed.notified());
         let event = poll_fn(|cx| {
-            if self.poll_flights(cx).is_ready() {
+            if self.poll_in_flight(cx).is_ready() {
                 return Poll::Ready(Event::Landed);
             }
             if failed.as_mut().poll(cx).is_ready() {
@@ -308,16 +305,16 @@ impl<'a> Writer<'a> {
     }
 
     /// Ready once some have landed: then those behind them wait in their places again.
-    fn poll_flights(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_in_flight(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut landed = Poll::Pending;
         let shared = self.shared;
-        self.in_flight.retain_mut(|one| {
-            if one.work.as_mut().poll(cx).is_pending() {
+        self.in_flight.retain_mut(|it| {
+            if it.work.as_mut().poll(cx).is_pending() {
                 return true;
             }
             landed = Poll::Ready(());
-            if one.is_aside {
-                shared.queue().release(one.number);
+            if it.is_aside {
+                shared.queue().release(it.number);
             }
             false
         });
@@ -334,8 +331,8 @@ impl<'a> Writer<'a> {
             return;
         }
         self.patience = None;
-        for one in &mut self.in_flight {
-            one.is_aside |= one.is_older(PATIENCE, now);
+        for it in &mut self.in_flight {
+            it.is_aside |= it.is_older(PATIENCE, now);
         }
         let shared = self.shared;
         let mut next = std::mem::take(&mut self.next);
@@ -351,13 +348,13 @@ impl<'a> Writer<'a> {
     /// unless that lasts.
     fn is_stepping_of_use(&mut self, now: Duration) -> bool {
         let turn = self.next.turn();
-        let is_old = |one: &&InFlight<'_>| one.is_older(PATIENCE, now);
+        let is_old = |it: &&InFlight<'_>| it.is_older(PATIENCE, now);
         let old: Vec<&InFlight<'_>> = self.usual().filter(is_old).collect();
         let is_free = |request: &AppendRequest| {
             let mut old = old.iter();
-            !old.any(|one| one.is_before(request, self.shared, turn))
+            !old.any(|it| it.is_before(request, self.shared, turn))
         };
-        let lasts = old.iter().any(|one| one.is_older(MOST_PATIENCE, now));
+        let lasts = old.iter().any(|it| it.is_older(MOST_PATIENCE, now));
         lasts || !old.is_empty() && self.next.requests().any(is_free)
     }
 

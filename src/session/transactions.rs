@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::Session;
-use super::phase::Phase;
 use crate::storage::Storage;
 
 impl Session {
@@ -40,13 +39,8 @@ impl Session {
         }
         let wake_committer = first && ledger.has_pending();
         self.update(ledger);
-        if wake_committer {
-            self.signals.work.notify_one();
-        }
+        self.finished(wake_committer);
         // It may have waited for this.
         self.signals.exhausted.notify_one();
-        if self.phase() >= Phase::Draining {
-            self.signals.settled.notify_one();
-        }
     }
 }

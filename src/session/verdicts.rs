@@ -73,9 +73,9 @@ impl Session {
         self.finished(wake_committer);
     }
 
-    /// A handle is gone, and that stands in the ledger.
+    /// A handle is gone, or a transaction over, and that stands in the ledger.
     #[inline]
-    fn finished(&self, wake_committer: bool) {
+    pub(super) fn finished(&self, wake_committer: bool) {
         if wake_committer {
             self.signals.work.notify_one();
         }

@@ -8,21 +8,13 @@
 //! cargo test --test architecture figures -- --ignored --nocapture | sed -n '/^digraph/,/^}/p' | dot -Tsvg
 //! ```
 
-#[path = "architecture/bites.rs"]
 mod bites;
-#[path = "architecture/figures.rs"]
 mod figures;
-#[path = "architecture/floors.rs"]
 mod floors;
-#[path = "architecture/graph.rs"]
 mod graph;
-#[path = "architecture/names.rs"]
 mod names;
-#[path = "architecture/sizes.rs"]
 mod sizes;
-#[path = "architecture/source.rs"]
 mod source;
-#[path = "architecture/uses.rs"]
 mod uses;
 
 use std::path::Path;
